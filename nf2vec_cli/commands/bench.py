@@ -1,0 +1,67 @@
+"""`nf2vec bench`: speed and quality on this machine."""
+
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from nf2vec_cli import output
+from nf2vec_cli.commands.options import JsonOpt, SetOpt
+from nf2vec_cli.config import Preset
+
+app = typer.Typer(no_args_is_help=True)
+
+ShapesArg = Annotated[
+    str, Argument(metavar="SHAPES", help="Folder or list of closed shapes; eight are enough.")
+]
+PresetsOpt = Annotated[
+    list[Preset], Option("--preset", help="Architecture; may be repeated.")
+]
+StepsOpt = Annotated[
+    int,
+    Option(
+        "--authors-steps",
+        min=1,
+        max=500,
+        help="Steps timed in the authors' engine; below 500 their cost is scaled from these, and "
+        "their quality comes from all 500 steps of their recipe in our engine.",
+    ),
+]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure speed and quality on this machine."""
+
+
+@app.command(epilog="Example: nf2vec bench fit examples/shapes --authors-steps 20")
+def fit(
+    shapes: ShapesArg,
+    preset: PresetsOpt = [Preset.small],  # noqa: B006
+    authors_steps: StepsOpt = 500,
+    settings: SetOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Fit shapes by the paper's recipe, as its authors run it, and by ours, side by side.
+
+    One process, one thread: CPU seconds and FLOPs of an object, error, Chamfer distance, F-scores,
+    and how far two fits of one shape stay linearly connected.
+    """
+    from nf2vec_cli.config.load import given_settings
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.shapes.discover import discover
+    from nf2vec_cli.tasks.bench import bench_fit
+
+    refs = discover(shapes)
+    rows = (
+        row
+        for name in preset
+        for row in bench_fit(
+            refs,
+            name,
+            authors_steps=authors_steps,
+            overrides=given_settings(overrides=settings),
+            progress=open_progress(json=json),
+        )
+    )
+    output.emit(rows, as_json=json)

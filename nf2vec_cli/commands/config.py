@@ -1,0 +1,26 @@
+"""`nf2vec config`: the settings of each verb, as TOML to start from."""
+
+import typer
+
+from nf2vec_cli import output
+from nf2vec_cli.commands.options import JsonOpt, PresetOpt, RecipeOpt
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def config() -> None:
+    """Print every setting of a command: value, range and meaning."""
+
+
+@app.command(epilog="Example: nf2vec config fit --preset paper > fit.toml")
+def fit(preset: PresetOpt = None, recipe: RecipeOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec fit` as a TOML file for --config."""
+    from nf2vec_cli.config.describe import describe, settings_of
+    from nf2vec_cli.config.fit import FitConfig, Preset, Recipe, fit_defaults
+
+    values = fit_defaults(Preset(preset or "small"), Recipe(recipe or "fast"))
+    if json:
+        output.emit(settings_of(FitConfig, values), as_json=True)
+    else:
+        output.emit(describe(FitConfig, values))

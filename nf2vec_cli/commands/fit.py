@@ -1,0 +1,110 @@
+"""`nf2vec fit`: shapes in, neural fields in a store."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from nf2vec_cli import output
+from nf2vec_cli.commands.options import (
+    ConfigOpt,
+    DeviceOpt,
+    DryRunOpt,
+    FieldOpt,
+    JobsOpt,
+    JsonOpt,
+    PresetOpt,
+    RecipeOpt,
+    SetOpt,
+    StoreOpt,
+    WaitOpt,
+)
+from nf2vec_cli.errors import PartialFailure
+
+EXAMPLE = """
+nf2vec fit shapes/ --field sdf --store ds.zarr
+find parts -name '*.stl' | nf2vec fit - --field sdf --store parts.zarr --labels parts.csv
+"""
+
+ShapesArg = Annotated[
+    str,
+    Argument(
+        metavar="SHAPES",
+        help="Folder of shapes (CLASS/SPLIT/NAME.ext or CLASS/NAME.ext), one shape, a text file "
+        "of paths, or - for paths on standard input.",
+    ),
+]
+LabelsOpt = Annotated[
+    Path | None, Option("--labels", metavar="CSV", help="Classes and splits: name,class,split.")
+]
+RootOpt = Annotated[
+    Path | None, Option("--root", metavar="DIR", help="Folder that ids are relative to.")
+]
+CodecOpt = Annotated[
+    Literal["compact", "exact"] | None,
+    Option("--codec", help="How weights are kept: quantised, or every bit."),
+]
+RetryOpt = Annotated[bool, Option("--retry-failed", help="Try objects again that failed before.")]
+ForceOpt = Annotated[bool, Option("--force", help="Fit again what is done.")]
+
+
+def fit(
+    shapes: ShapesArg,
+    field: FieldOpt,
+    store: StoreOpt,
+    labels: LabelsOpt = None,
+    root: RootOpt = None,
+    preset: PresetOpt = None,
+    recipe: RecipeOpt = None,
+    codec: CodecOpt = None,
+    config: ConfigOpt = None,
+    settings: SetOpt = None,
+    device: DeviceOpt = "auto",
+    jobs: JobsOpt = 0,
+    retry_failed: RetryOpt = False,
+    force: ForceOpt = False,
+    wait: WaitOpt = None,
+    dry_run: DryRunOpt = False,
+    json: JsonOpt = False,
+) -> None:
+    """Fit one neural field to each shape in SHAPES, into a store.
+
+    Objects that the store holds already are skipped, so the same line goes on after a stop, and
+    adds what is new. The settings are kept in the store: name them only when it is made.
+    """
+    from nf2vec_cli.commands.settings import fit_settings
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.shapes.discover import discover
+    from nf2vec_cli.tasks.fit import fit_shapes, preview_fit
+
+    chosen = fit_settings(preset, recipe, codec, config, settings)
+    refs = discover(shapes, root=root, labels=labels)
+    if dry_run:
+        preview = preview_fit(
+            refs, store, field=field, config=chosen, retry=retry_failed, force=force
+        )
+        output.emit(preview, as_json=json)
+        return
+    result = fit_shapes(
+        refs,
+        store,
+        field=field,
+        config=chosen,
+        device=device,
+        jobs=jobs,
+        retry=retry_failed,
+        force=force,
+        wait=wait,
+        progress=open_progress(json=json),
+    )
+    output.emit(result, as_json=json)
+    if result.open_surfaces:
+        output.warn(
+            f"{result.open_surfaces} fitted shapes are open surfaces, where a sign means little: "
+            f"`nf2vec info {store} --open` lists them, `--field udf` needs no sign"
+        )
+    if result.failed:
+        raise PartialFailure(
+            f"{result.failed} of {result.fitted + result.failed} shapes were not fitted",
+            hint=f"`nf2vec info {store} --failed` lists them with the reason",
+        )

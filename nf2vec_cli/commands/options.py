@@ -1,0 +1,46 @@
+"""Options that several commands share, so that one word means one thing everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from nf2vec_cli.config import Preset, Recipe
+from nf2vec_cli.fields import FieldName
+
+StoreArg = Annotated[Path, Argument(metavar="STORE", help="Store of fields, a .zarr folder.")]
+StoreOpt = Annotated[
+    Path, Option("--store", metavar="STORE", help="Store to write to; made if it does not exist.")
+]
+FieldOpt = Annotated[FieldName, Option("--field", help="Kind of field.")]
+PresetOpt = Annotated[
+    Preset | None,
+    Option("--preset", help="Architecture that settings start from; small if not given."),
+]
+RecipeOpt = Annotated[
+    Recipe | None,
+    Option("--recipe", help="Optimisation that settings start from; fast if not given."),
+]
+DeviceOpt = Annotated[
+    str,
+    Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N, or auto: cuda if it is there."),
+]
+SeedOpt = Annotated[
+    int | None, Option("--seed", min=0, help="Seed of all randomness; each object's is derived.")
+]
+ConfigOpt = Annotated[
+    Path | None, Option("--config", metavar="FILE", help="TOML file of settings.")
+]
+SetOpt = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="One setting, over --config; may be repeated."),
+]
+JobsOpt = Annotated[
+    int, Option("--jobs", "-j", min=0, help="Worker processes; 0: one for each core.")
+]
+WaitOpt = Annotated[
+    float | None,
+    Option("--wait", min=0, metavar="SECONDS", help="Wait this long for a store that is locked."),
+]
+DryRunOpt = Annotated[bool, Option("--dry-run", help="Print what would be done, and do nothing.")]
+JsonOpt = Annotated[bool, Option("--json", help="Print JSON, one object a line.")]

@@ -1,0 +1,20 @@
+"""Settings of each verb: pydantic models, free of torch.
+
+The package itself loads no pydantic either, so that options can offer the names below.
+"""
+
+from enum import StrEnum
+
+
+class Preset(StrEnum):
+    """An architecture."""
+
+    small = "small"
+    paper = "paper"
+
+
+class Recipe(StrEnum):
+    """A way to fit it."""
+
+    fast = "fast"
+    paper = "paper"

@@ -1,0 +1,184 @@
+"""Sine networks, many at once: values, and the gradient of a loss to the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nf2vec_cli.core.sine import sin_, sincos_
+
+PointLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Layers(Protocol):
+    """What the engine must know of an architecture: `models.network.NetworkSpec` is one."""
+
+    omega: float
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]: ...
+
+
+def siren_forward(
+    weights: list[Tensor],  # one a layer: [B, H_out, H_in]
+    biases: list[Tensor],  # one a layer: [B, H_out]
+    coords: Tensor,  # [B, M, 3]
+    omega: float = 30.0,
+) -> Tensor:  # [B, M, V]
+    """Evaluate B sine networks, each at its own M points; plain PyTorch, differentiable.
+
+    The twin of everything faster in this module: what they compute must equal this.
+
+    Args:
+        weights: layer matrices in the order they apply, float32.
+        biases: layer offsets, same order.
+        coords: points in object space, unitless, inside [-1, 1]^3.
+        omega: factor on every hidden pre-activation before the sine, in radians.
+
+    Returns:
+        Raw outputs of the last layer; the field turns them into a distance.
+    """
+    h = coords
+    for w, b in zip(weights[:-1], biases[:-1], strict=True):
+        h = torch.sin(omega * torch.baddbmm(b.unsqueeze(1), h, w.mT))
+    return torch.baddbmm(biases[-1].unsqueeze(1), h, weights[-1].mT)
+
+
+def siren_values(
+    weights: list[Tensor],  # one a layer: [H_out, H_in]
+    biases: list[Tensor],  # one a layer: [H_out]
+    coords: Tensor,  # [M, 3]
+    omega: float = 30.0,
+    tile: int = 4096,
+) -> Tensor:  # [M, V]
+    """Evaluate one sine network at many points in tiles that stay in the cache; no gradient."""
+    scaled = [w * omega for w in weights[:-1]]
+    shifted = [b * omega for b in biases[:-1]]
+    out = coords.new_empty(len(coords), len(weights[-1]))
+    for start in range(0, len(coords), tile):
+        h = coords[start : start + tile]
+        for w, b in zip(scaled, shifted, strict=True):
+            h = sin_(torch.addmm(b, h, w.T))
+        torch.addmm(biases[-1], h, weights[-1].T, out=out[start : start + tile])
+    return out
+
+
+class SirenGradient:
+    """Loss and weight gradients of B sine networks, into buffers that are allocated once.
+
+    Forward and backward are written out, so that nothing of size [B, M, H] is allocated in the
+    loop, the sine and cosine of a layer come from one pass, and M is cut into tiles that stay in
+    the cache: 6 times faster than autograd on a CPU at H = 128.
+    """
+
+    def __init__(
+        self,
+        spec: Layers,
+        *,
+        theta: Tensor,  # [B, P]
+        tile: int = 1000,
+    ) -> None:
+        """Allocate for the parameters `theta`, whose values are read anew at each call."""
+        batch = len(theta)
+        self.omega = spec.omega
+        self.grad = torch.zeros_like(theta)
+        self.weights, self.biases = _views(theta, spec.shapes)
+        self.grad_w, self.grad_b = _views(self.grad, spec.shapes)
+        hidden = [out for out, _ in spec.shapes[:-1]]
+        self.tile = tile
+        self._sin = [theta.new_empty(batch, tile, h) for h in hidden]
+        self._cos = [theta.new_empty(batch, tile, h) for h in hidden]
+        self._back = theta.new_empty(batch, tile, hidden[-1])
+        self._scaled = [torch.empty_like(w) for w in self.weights[:-1]]
+        self._shifted = [torch.empty_like(b) for b in self.biases[:-1]]
+
+    def __call__(
+        self,
+        coords: Tensor,  # [B, M, 3]
+        targets: Tensor,  # [B, M]
+        loss: PointLoss,
+    ) -> Tensor:  # [B]
+        """Put d(sum over objects of each one's mean loss)/d(theta) into `grad`; return the mean losses.
+
+        `loss(outputs, targets)` gives each point's loss and its derivative to the output. Objects
+        are summed, not averaged, so that a field does not depend on how many are fitted with it.
+        """
+        points = coords.shape[1]
+        self.grad.zero_()
+        for scaled, shifted, w, b in zip(
+            self._scaled, self._shifted, self.weights[:-1], self.biases[:-1], strict=True
+        ):
+            torch.mul(w, self.omega, out=scaled)
+            torch.mul(b, self.omega, out=shifted)
+        total = coords.new_zeros(len(coords))
+        for start in range(0, points, self.tile):
+            part = slice(start, min(start + self.tile, points))
+            total += self._tile(coords[:, part], targets[:, part], loss, points)
+        for w, b in zip(self.grad_w[:-1], self.grad_b[:-1], strict=True):
+            w.mul_(self.omega)
+            b.mul_(self.omega)
+        return total
+
+    def _tile(self, x: Tensor, y: Tensor, loss: PointLoss, points: int) -> Tensor:
+        m = x.shape[1]
+        sin = [s[:, :m] for s in self._sin]
+        cos = [c[:, :m] for c in self._cos]
+        h = x
+        for w, b, s, c in zip(self._scaled, self._shifted, sin, cos, strict=True):
+            _affine(b, h, w, out=s)
+            sincos_(s, c)
+            h = s
+        outputs = torch.baddbmm(self.biases[-1].unsqueeze(1), h, self.weights[-1].mT)
+        each, slope = loss(outputs.squeeze(-1), y)
+        slope = (slope / points).unsqueeze(-1)
+        _accumulate(self.grad_w[-1], slope, h)
+        self.grad_b[-1].add_(slope.sum(1))
+        back = self._back[:, :m]
+        torch.mul(slope, self.weights[-1], out=back)
+        for layer in range(len(sin) - 1, -1, -1):
+            back.mul_(cos[layer])
+            below = sin[layer - 1] if layer else x
+            _accumulate(self.grad_w[layer], back, below)
+            self.grad_b[layer].add_(back.sum(1))
+            if layer:
+                # the sine of this layer is spent: its buffer takes the next gradient
+                back = _matmul(back, self._scaled[layer], out=sin[layer])
+        return each.sum(1) / points
+
+
+def _views(flat: Tensor, shapes: list[tuple[int, int]]) -> tuple[list[Tensor], list[Tensor]]:
+    weights, biases, at = [], [], 0
+    for out, into in shapes:
+        weights.append(flat[:, at : at + out * into].view(-1, out, into))
+        biases.append(flat[:, at + out * into : at + out * into + out])
+        at += out * (into + 1)
+    return weights, biases
+
+
+# One network is the common case on a CPU, and there `addmm` beats `baddbmm` of a batch of one.
+
+
+def _affine(bias: Tensor, h: Tensor, w: Tensor, *, out: Tensor) -> None:
+    if len(h) == 1:
+        torch.addmm(bias[0], h[0], w[0].T, out=out[0])
+    else:
+        torch.baddbmm(bias.unsqueeze(1), h, w.mT, out=out)
+
+
+def _matmul(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    if len(a) == 1:
+        torch.mm(a[0], b[0], out=out[0])
+    else:
+        torch.bmm(a, b, out=out)
+    return out
+
+
+def _accumulate(grad: Tensor, back: Tensor, below: Tensor) -> None:
+    """grad [B, out, in] += back^T [B, out, M] @ below [B, M, in]."""
+    if len(back) == 1:
+        grad[0].addmm_(back[0].T, below[0])
+    else:
+        grad.baddbmm_(back.mT, below)

@@ -1,0 +1,42 @@
+"""Sine and cosine in place, in one pass where numba is installed (extra `fast`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def sin_(x: Tensor) -> Tensor:
+    """Replace x, float32 radians, by its sine."""
+    return x.sin_()
+
+
+def sincos_(x: Tensor, cosine: Tensor) -> None:
+    """Replace x, float32 radians, by its sine and put its cosine into `cosine`."""
+    kernel = None if x.device.type != "cpu" else _fused()
+    if kernel is not None and x.is_contiguous() and cosine.is_contiguous():
+        kernel(x.view(-1).numpy(), cosine.view(-1).numpy())
+    else:
+        torch.cos(x, out=cosine)
+        x.sin_()
+
+
+@cache
+def _fused() -> Callable[[Any, Any], None] | None:
+    if os.environ.get("NF2VEC_KERNELS") == "reference":
+        return None
+    try:
+        from nf2vec_cli.core.cpu.sine import sincos
+    except ModuleNotFoundError:
+        return None
+    return sincos
+
+
+def fused_sine_available() -> bool:
+    """Tell whether CPU fits use the fused kernel."""
+    return _fused() is not None

@@ -1,0 +1,76 @@
+"""The architecture of a neural field, and the order in which its parameters lie in one flat vector."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A SIREN: `layers` hidden layers of `hidden` sine units, then one linear layer (paper, section III).
+
+    The paper's network is `NetworkSpec(hidden=512, layers=4)`: 3-512-512-512-512-1, 790,529
+    parameters. The flat vector theta [P] holds layer 0's matrix (out x in, row-major), layer 0's
+    bias, layer 1's matrix, and so on, as a PyTorch state dict would.
+    """
+
+    inputs: int = 3
+    hidden: int = 128
+    layers: int = 4
+    outputs: int = 1
+    omega: float = 30.0
+    activation: str = "sine"
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(outputs, inputs) of each linear layer, first to last."""
+        widths = [self.inputs] + [self.hidden] * self.layers + [self.outputs]
+        return [(out, into) for into, out in zip(widths, widths[1:], strict=False)]
+
+    @property
+    def parameters(self) -> int:
+        """P: how many numbers one field holds."""
+        return sum(out * (into + 1) for out, into in self.shapes)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Lengths of the runs of theta that belong together: each matrix row, then each bias."""
+        runs: list[int] = []
+        for out, into in self.shapes:
+            runs += [into] * out + [out]
+        return runs
+
+    def as_dict(self) -> dict[str, int | float | str]:
+        """The plain form that the store keeps."""
+        return asdict(self)
+
+
+def split_theta(theta: Tensor, spec: NetworkSpec) -> tuple[list[Tensor], list[Tensor]]:
+    """View flat parameters [B, P] as weights [B, out, in] and biases [B, out], one of each a layer."""
+    weights, biases, at = [], [], 0
+    for out, into in spec.shapes:
+        weights.append(theta[:, at : at + out * into].view(-1, out, into))
+        at += out * into
+        biases.append(theta[:, at : at + out])
+        at += out
+    return weights, biases
+
+
+def siren_init(spec: NetworkSpec, *, seed: int) -> Tensor:
+    """Draw the shared start of all fields of a store: theta [P], float32.
+
+    Sitzmann et al. 2020, as the paper's authors use it: first matrix U(+-1/inputs), the others
+    U(+-sqrt(6/H)/omega) with the last layer among them, biases U(+-1/sqrt(inputs)).
+    The same seed gives the same bits on every machine (CPU generator).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[Tensor] = []
+    for layer, (out, into) in enumerate(spec.shapes):
+        bound = 1 / into if layer == 0 else sqrt(6 / into) / spec.omega
+        parts.append((torch.rand(out * into, generator=generator) * 2 - 1) * bound)
+        parts.append((torch.rand(out, generator=generator) * 2 - 1) / sqrt(into))
+    return torch.cat(parts)

@@ -1,0 +1,320 @@
+"""Fit fields to shapes: plan, do, record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nf2vec_cli import __version__
+from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.core.device import open_device
+from nf2vec_cli.core.sine import fused_sine_available
+from nf2vec_cli.errors import ConfigError, StoreError
+from nf2vec_cli.fields import FieldName
+from nf2vec_cli.models.network import siren_init
+from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.schema import Entry
+from nf2vec_cli.store.store import Store, create_store, holds_store, open_store
+from nf2vec_cli.tasks.fit_object import Failed, Fitted, Job, fit_jobs
+from nf2vec_cli.tasks.optimise import network_of
+from nf2vec_cli.tasks.plan import Item, Plan, plan_objects
+from nf2vec_cli.tasks.spread import available_cores
+
+STUDIED = 8  # objects of a run on which every codec is measured
+Outcome = Fitted | Failed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An object that was not fitted, and the reason."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run of `fit` did. seconds: CPU seconds of the fits, added up."""
+
+    fitted: int
+    skipped: int
+    failed: int
+    failed_before: int
+    open_surfaces: int
+    seconds: float
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class FitPreview:
+    """What a run of `fit` would do: how many objects, for which reasons, by which settings."""
+
+    store: str
+    field: str
+    to_fit: int
+    skipped: int
+    failed_before: int
+    reasons: dict[str, int]
+    settings: dict[str, Any]
+    objects: tuple[dict[str, str], ...]
+
+
+def plan_fit(
+    refs: list[ShapeRef],
+    store: Path,
+    *,
+    field: FieldName,
+    config: FitConfig | None = None,
+    retry: bool = False,
+    force: bool = False,
+) -> tuple[Plan, FitConfig]:
+    """Say what `fit_shapes` would do, and by which settings; writes nothing.
+
+    Args:
+        refs: the shapes, from `shapes.discover`.
+        store: path of the store; it need not exist.
+        field: kind of field.
+        config: settings asked for; None: the store's own, or the defaults for a new store.
+        retry: fit again what failed before.
+        force: fit again what is done.
+
+    Raises:
+        StoreError: the store is of another field.
+        ConfigError: the store was made with other settings.
+    """
+    opened = open_store(store) if holds_store(store) else None
+    if opened is None:
+        return plan_objects(refs, None), config or FitConfig()
+    if opened.field != field:
+        raise StoreError(
+            f"{store} holds {opened.field} fields, not {field}",
+            hint=f"choose another store, or `--field {opened.field}`",
+        )
+    kept = FitConfig.model_validate(opened.config)
+    if config is not None and config != kept:
+        raise _other_settings(store, kept, config)
+    return plan_objects(refs, opened, retry=retry, force=force), kept
+
+
+def preview_fit(
+    refs: list[ShapeRef],
+    store: Path,
+    *,
+    field: FieldName,
+    config: FitConfig | None = None,
+    retry: bool = False,
+    force: bool = False,
+) -> FitPreview:
+    """Describe what `fit_shapes` would do with the same arguments; writes nothing."""
+    plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
+    return FitPreview(
+        store=str(store),
+        field=field,
+        to_fit=len(plan.todo),
+        skipped=plan.skipped,
+        failed_before=plan.failed_before,
+        reasons=plan.reasons,
+        settings=config.model_dump(mode="json"),
+        objects=tuple(
+            {"id": i.ref.id, "why": i.why.value, "class": i.ref.class_name, "split": i.ref.split}
+            for i in plan.todo
+        ),
+    )
+
+
+def fit_shapes(
+    refs: list[ShapeRef],
+    store: Path,
+    *,
+    field: FieldName,
+    config: FitConfig | None = None,
+    device: str = "auto",
+    jobs: int = 0,
+    retry: bool = False,
+    force: bool = False,
+    wait: float | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit one field to each shape that the store lacks, and commit them batch by batch.
+
+    Args:
+        refs, store, field, config, retry, force: as for `plan_fit`.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+        jobs: worker processes; 0 for one a core.
+        wait: seconds to wait for another run's lock; None: not at all.
+        progress: told about each object.
+
+    Raises:
+        LockedError: another run is writing to the store.
+        DeviceError: the device is not there.
+    """
+    progress = progress or Silent()
+    target = open_device(device)
+    with store_lock(store, wait=wait):
+        plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
+        opened = _open_or_create(store, field, config)
+        for item in plan.relabelled:
+            opened.update([item.row], **_labels(item.ref))
+        items = _registered(opened, plan)
+        jobs_of = _jobs(items, opened, field, config)
+        workers = max(1, min(jobs or available_cores(), len(items)))
+        tally = _Tally(opened)
+        with progress:
+            progress.start(len(items), "fit")
+            outcomes = fit_jobs(jobs_of, opened.init, device=target, workers=workers)
+            for batch in _by_shard(items, outcomes, opened.batch, progress):
+                tally.commit(batch)
+        result = tally.result(plan)
+        if items:
+            opened.record_run(
+                "fit",
+                config=config.model_dump(mode="json"),
+                summary=tally.summary(result),
+                versions=versions(target),
+            )
+    return result
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Name what the numbers of a run depend on."""
+    return {
+        "nf2vec": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": str(device),
+        "sine": "numba" if fused_sine_available() else "torch",
+    }
+
+
+def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
+    if holds_store(path):
+        return open_store(path, mode="a")
+    spec = network_of(config)
+    return create_store(
+        path,
+        field=field,
+        network=spec.as_dict(),
+        init=siren_init(spec, seed=config.init_seed).numpy(),
+        blocks=spec.blocks,
+        codec=config.codec,
+        bits=config.bits,
+        batch=config.batch,
+        config=config.model_dump(mode="json"),
+        versions={"nf2vec": __version__, "torch": torch.__version__},
+    )
+
+
+def _labels(ref: ShapeRef) -> dict[str, list[str]]:
+    return {"class": [ref.class_name], "split": [ref.split]}
+
+
+def _registered(store: Store, plan: Plan) -> list[Item]:
+    """Give every object a row; then sort by row, so that a shard's objects come together."""
+    new = [item for item in plan.todo if item.row is None]
+    rows = store.register(
+        [Entry(i.ref.id, i.ref.source, i.ref.class_name, i.ref.split) for i in new]
+    )
+    placed = [replace(item, row=int(row)) for item, row in zip(new, rows, strict=True)]
+    known = [item for item in plan.todo if item.row is not None]
+    return sorted(placed + known, key=lambda item: item.row or 0)
+
+
+def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
+    for index, item in enumerate(items):
+        study = index < STUDIED
+        yield Job(item.ref.id, item.ref.path, field, config, store.init_hash, study)
+
+
+def _by_shard(
+    items: list[Item], outcomes: Iterator[Outcome], batch: int, progress: Progress
+) -> Iterator[list[tuple[Item, Outcome]]]:
+    """Collect outcomes until a shard's are complete: a shard is written once."""
+    pairs = zip(items, outcomes, strict=True)
+    for _, group in groupby(pairs, key=lambda pair: (pair[0].row or 0) // batch):
+        done = []
+        for item, outcome in group:
+            if isinstance(outcome, Failed):
+                progress.note(f"{item.ref.id}: {outcome.reason}")
+            progress.advance(1, item.ref.id)
+            done.append((item, outcome))
+        yield done
+
+
+class _Tally:
+    """Commits batches to the store and counts what became of each object."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.fitted, self.open, self.seconds = 0, 0, 0.0
+        self.failures: list[Failure] = []
+        self.studies: list[dict[str, tuple[int, float]]] = []
+
+    def commit(self, batch: list[tuple[Item, Outcome]]) -> None:
+        """Write one batch: fields first, then the objects that failed, with their reasons."""
+        fitted = [(i, o) for i, o in batch if isinstance(o, Fitted)]
+        failed = [(i, o) for i, o in batch if isinstance(o, Failed)]
+        if fitted:
+            rows = np.array([item.row for item, _ in fitted])
+            weights = np.stack([outcome.theta for _, outcome in fitted])
+            self.store.commit(rows, weights, **_columns([o.columns for _, o in fitted]))
+        if failed:
+            for item, outcome in failed:
+                if outcome.columns:
+                    self.store.update([item.row], **_columns([outcome.columns]))
+            self.store.fail([item.row for item, _ in failed], [o.reason for _, o in failed])
+        self.failures += [Failure(item.ref.id, outcome.reason) for item, outcome in failed]
+        self.fitted += len(fitted)
+        self.open += sum(not o.columns["watertight"] for _, o in fitted)
+        self.seconds += sum(o.columns["seconds"] for _, o in fitted)
+        self.studies += [o.study for _, o in fitted if o.study]
+
+    def result(self, plan: Plan) -> FitResult:
+        """Sum up the run."""
+        return FitResult(
+            self.fitted,
+            plan.skipped,
+            len(self.failures),
+            plan.failed_before,
+            self.open,
+            self.seconds,
+            tuple(self.failures),
+        )
+
+    def summary(self, result: FitResult) -> dict[str, Any]:
+        """What the store keeps of the run: the counts, and each codec's mean bytes and error."""
+        study = {
+            name: {
+                "bytes": float(np.mean([s[name][0] for s in self.studies])),
+                "error": float(np.mean([s[name][1] for s in self.studies])),
+                "objects": len(self.studies),
+            }
+            for name in (self.studies[0] if self.studies else ())
+        }
+        return {
+            "fitted": result.fitted,
+            "failed": result.failed,
+            "skipped": result.skipped,
+            "seconds": result.seconds,
+            "codecs": study,
+        }
+
+
+def _columns(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [record[name] for record in records] for name in records[0]}
+
+
+def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> ConfigError:
+    ours, theirs = kept.model_dump(mode="json"), asked.model_dump(mode="json")
+    differ = [f"{k} {ours[k]} there, {theirs[k]} asked for" for k in ours if ours[k] != theirs[k]]
+    return ConfigError(
+        f"{store} was made with other settings: {'; '.join(differ)}",
+        hint="leave the settings out to go on as the store was begun, or name a new store",
+    )

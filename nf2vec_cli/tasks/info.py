@@ -1,0 +1,168 @@
+"""Say what a store holds; reads columns only, never a field."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store at a glance. Errors are mean distances in unit space, near the surface."""
+
+    store: str
+    field: str
+    objects: int
+    status: dict[str, int]
+    open_surfaces: int
+    network: str
+    init: str
+    codec: str
+    bytes: int
+    bytes_per_object: float | None
+    recipe: str
+    fit_error: dict[str, float]
+    fit_seconds: dict[str, float]
+    format_version: int
+    runs: int
+    last_run: str | None
+    classes: list[dict[str, Any]]
+
+
+def store_info(path: Path) -> StoreInfo:
+    """Sum up a store."""
+    store = open_store(path)
+    rows = store.rows()
+    status = store.column("status")[rows]
+    done = rows[status == Status.DONE]
+    size = sum(store.storage().values())
+    runs = store.runs()
+    network, config = store.network, store.config
+    codec = store.codec if store.codec == "exact" else f"{store.codec}, {store.bits} bits"
+    return StoreInfo(
+        store=str(path),
+        field=store.field,
+        objects=len(rows),
+        status={s.name.lower(): int((status == s).sum()) for s in Status if (status == s).any()},
+        open_surfaces=int((store.column("watertight")[done] == 0).sum()),
+        network=f"SIREN {network['inputs']}-{network['hidden']}x{network['layers']}-"
+        f"{network['outputs']}, omega {network['omega']:g}, {len(store.init):,} parameters",
+        init=store.init_hash,
+        codec=codec,
+        bytes=size,
+        bytes_per_object=size / len(done) if len(done) else None,
+        recipe=f"{config['recipe']}: {config['steps']} steps x {config['points']} points, "
+        f"{config['optimiser']}, seed {config['seed']}",
+        fit_error=_spread_of(store.column("error")[done]),
+        fit_seconds=_spread_of(store.column("seconds")[done]),
+        format_version=store.format_version,
+        runs=len(runs),
+        last_run=runs[-1]["ended"] if runs else None,
+        classes=_classes(store, rows),
+    )
+
+
+def object_rows(
+    path: Path, *, failed: bool = False, open_surfaces: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield a record for each object: all, the failed ones, or the fitted open surfaces."""
+    store = open_store(path)
+    rows = store.rows()
+    names = ("id", "class", "split", "status", "watertight", "error", "doubt", "seconds")
+    column = {name: store.column(name) for name in (*names, "faces", "source", "message")}
+    for row in rows:
+        status = Status(int(column["status"][row]))
+        if failed and status not in (Status.FAILED, Status.QUARANTINED):
+            continue
+        if open_surfaces and not (status is Status.DONE and column["watertight"][row] == 0):
+            continue
+        record: dict[str, Any] = {
+            "id": column["id"][row],
+            "class": column["class"][row],
+            "split": column["split"][row],
+            "status": status.name.lower(),
+        }
+        if status is Status.DONE:
+            record |= {k: float(column[k][row]) for k in ("error", "doubt", "seconds")}
+        if not failed:
+            record["watertight"] = {0: False, 1: True}.get(int(column["watertight"][row]))
+            record["faces"] = int(column["faces"][row])
+        yield record | {"source": column["source"][row], "message": column["message"][row]}
+
+
+@dataclass(frozen=True)
+class StorageInfo:
+    """Bytes on disk of each array, and what each codec costs: measured when objects were fitted."""
+
+    store: str
+    objects: int
+    bytes: int
+    arrays: list[dict[str, Any]]
+    codecs: list[dict[str, Any]]
+
+
+def storage_info(path: Path) -> StorageInfo:
+    """Break down a store's bytes, and tell the bytes and field error of each codec."""
+    store = open_store(path)
+    sizes = store.storage()
+    done = len(store.rows(Status.DONE))
+    return StorageInfo(
+        store=str(path),
+        objects=done,
+        bytes=sum(sizes.values()),
+        arrays=[
+            {"array": name, "bytes": size, "per_object": size / max(done, 1)}
+            for name, size in sorted(sizes.items(), key=lambda item: -item[1])
+        ],
+        codecs=_codecs(store),
+    )
+
+
+def _codecs(store: Store) -> list[dict[str, Any]]:
+    """Average the runs' measurements, by how many objects each measured."""
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for run in store.runs():
+        for name, figures in run.get("summary", {}).get("codecs", {}).items():
+            found[name].append(figures)
+    table = []
+    for name, figures in found.items():
+        objects = sum(f["objects"] for f in figures)
+        size, error = (
+            sum(f[key] * f["objects"] for f in figures) / objects for key in ("bytes", "error")
+        )
+        table.append({"codec": name, "bytes_per_object": size, "error": error, "objects": objects})
+    exact = next((row["error"] for row in table if row["codec"] == "exact"), None)
+    for row in table:
+        row["error_change"] = f"{row['error'] / exact - 1:+.2%}" if exact else None
+    return table
+
+
+def _spread_of(values: Any) -> dict[str, float]:
+    if not len(values):
+        return {}
+    middle, high, worst = np.percentile(values, [50, 95, 100])
+    return {"median": float(middle), "p95": float(high), "worst": float(worst)}
+
+
+def _classes(store: Store, rows: Any) -> list[dict[str, Any]]:
+    classes, splits = store.column("class"), store.column("split")
+    counts = Counter((classes[row], splits[row]) for row in rows)
+    columns = sorted({split for _, split in counts}, key=_split_order)
+    return [
+        {"class": name or "(none)"}
+        | {split or "no split": counts[name, split] for split in columns}
+        for name in sorted({name for name, _ in counts})
+    ]
+
+
+def _split_order(split: str) -> tuple[int, str]:
+    known = ("train", "val", "test")
+    return (known.index(split) if split in known else len(known), split)

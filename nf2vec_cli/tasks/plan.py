@@ -1,0 +1,115 @@
+"""What a run has to do: which objects are done, missing, changed or failed. The one skip rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from nf2vec_cli.shapes.discover import ShapeRef, fingerprint
+from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.store import Store
+
+
+class Why(StrEnum):
+    """Why an object is to be fitted."""
+
+    new = "new"
+    unfinished = "unfinished"
+    changed = "changed"
+    damaged = "damaged"
+    retried = "retried"
+    forced = "forced"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object to fit; `row` is None until it is registered in the store."""
+
+    ref: ShapeRef
+    why: Why
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to fit, what to leave, and which labels differ from the store's."""
+
+    todo: tuple[Item, ...]
+    skipped: int = 0
+    failed_before: int = 0
+    relabelled: tuple[Item, ...] = field(default=(), repr=False)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many objects are to be fitted for which reason."""
+        return dict(Counter(item.why.value for item in self.todo))
+
+
+def plan_objects(
+    refs: list[ShapeRef], store: Store | None, *, retry: bool = False, force: bool = False
+) -> Plan:
+    """Compare shapes with what the store holds.
+
+    An object is done when its row is, and its source has the size and time, or else the content,
+    that were fitted. A failed one is tried again when its source has changed, or on request.
+    """
+    if store is None:
+        return Plan(tuple(Item(ref, Why.new) for ref in refs))
+    rows = store.rows()
+    ids, status = store.column("id"), store.column("status")
+    known = {ids[row]: int(row) for row in rows}
+    classes, splits = store.column("class"), store.column("split")
+    seen = _Seen(store)
+    todo, relabelled, skipped, failed = [], [], 0, 0
+    for ref in refs:
+        row = known.get(ref.id)
+        if row is None:
+            todo.append(Item(ref, Why.new))
+            continue
+        why = _why(Status(int(status[row])), seen.changed(ref, row), retry=retry, force=force)
+        if why is not None:
+            todo.append(Item(ref, why, row))
+        elif status[row] == Status.FAILED:
+            failed += 1
+        else:
+            skipped += 1
+        if (classes[row], splits[row]) != (ref.class_name, ref.split):
+            relabelled.append(Item(ref, why or Why.changed, row))
+    return Plan(tuple(todo), skipped, failed, tuple(relabelled))
+
+
+class _Seen:
+    """The sources as they were when they were fitted."""
+
+    def __init__(self, store: Store) -> None:
+        self.size, self.mtime, self.hash = (store.column(c) for c in ("size", "mtime", "hash"))
+
+    def changed(self, ref: ShapeRef, row: int) -> bool:
+        """Tell whether the file's content differs; it is read only if size or time do."""
+        try:
+            stat = Path(ref.path).stat()
+        except OSError:
+            return False  # a field outlives its source
+        if (stat.st_size, stat.st_mtime_ns) == (self.size[row], self.mtime[row]):
+            return False
+        try:
+            digest, _, _ = fingerprint(ref.path)
+        except OSError:
+            return False
+        return digest != np.asarray(self.hash[row]).tobytes()
+
+
+def _why(status: Status, changed: bool, *, retry: bool, force: bool) -> Why | None:
+    if force:
+        return Why.forced
+    if status is Status.PENDING:
+        return Why.unfinished
+    if status is Status.QUARANTINED:
+        return Why.damaged
+    if changed:
+        return Why.changed
+    return Why.retried if retry and status is Status.FAILED else None

@@ -1,0 +1,52 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command line ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run `nf2vec ARGS` in this process; arguments are turned into text."""
+    from typer.testing import CliRunner
+
+    from nf2vec_cli.cli import app
+
+    for name in ("NF2VEC_DEBUG", "NF2VEC_PROGRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run_app(*args: object, stdin: str | None = None) -> Outcome:
+        result = CliRunner().invoke(
+            app, [str(arg) for arg in args], input=stdin, catch_exceptions=False
+        )
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run_app
+
+
+@pytest.fixture(scope="session")
+def shapes() -> Path:
+    """Give the folder of real shapes that ships with the project."""
+    return Path(__file__).parent.parent / "examples" / "shapes"
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Give each device in turn; cuda only where there is one."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    name: str = request.param
+    return name

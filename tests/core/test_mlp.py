@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+
+from nf2vec_cli.core import sine
+from nf2vec_cli.core.mlp import SirenGradient, siren_forward, siren_values
+from nf2vec_cli.fields import sdf
+from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta
+
+SPEC = NetworkSpec(hidden=48, layers=3)
+
+
+def problem(batch: int, points: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    theta = torch.stack([siren_init(SPEC, seed=s) for s in range(batch)])
+    coords = torch.rand(batch, points, 3, generator=generator) * 2 - 1
+    return theta, coords, torch.rand(batch, points, generator=generator)
+
+
+def by_autograd(theta, coords, targets):
+    leaf = theta.clone().requires_grad_()
+    weights, biases = split_theta(leaf, SPEC)
+    outputs = siren_forward(weights, biases, coords, SPEC.omega).squeeze(-1)
+    each = torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+    losses = each.mean(1)
+    losses.sum().backward()
+    return losses.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("kernels", ["best", "reference"])
+@pytest.mark.parametrize(("batch", "points", "tile"), [(1, 100, 100), (1, 101, 40), (3, 64, 50)])
+def test_gradient_equals_autograd(monkeypatch, kernels, batch, points, tile):
+    if kernels == "reference":
+        monkeypatch.setattr(sine, "_fused", lambda: None)
+    theta, coords, targets = problem(batch, points)
+    engine = SirenGradient(SPEC, theta=theta, tile=tile)
+
+    losses = engine(coords, targets, sdf.loss)
+
+    expected_losses, expected = by_autograd(theta, coords, targets)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
+    assert (engine.grad - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_a_second_call_starts_from_zero():
+    theta, coords, targets = problem(1, 50)
+    engine = SirenGradient(SPEC, theta=theta, tile=50)
+
+    engine(coords, targets, sdf.loss)
+    first = engine.grad.clone()
+    engine(coords, targets, sdf.loss)
+
+    assert torch.equal(engine.grad, first)
+
+
+def test_nan_in_one_object_stays_in_that_object():
+    theta, coords, targets = problem(3, 50)
+    clean = SirenGradient(SPEC, theta=theta, tile=50)
+    clean(coords, targets, sdf.loss)
+    coords = coords.clone()
+    coords[1, 7] = float("nan")
+    engine = SirenGradient(SPEC, theta=theta, tile=50)
+
+    engine(coords, targets, sdf.loss)
+
+    assert engine.grad[1].isnan().any()
+    assert torch.equal(engine.grad[[0, 2]], clean.grad[[0, 2]])
+
+
+@pytest.mark.parametrize("tile", [7, 4096])
+def test_values_equal_the_twin(tile):
+    theta, coords, _ = problem(1, 100)
+    weights, biases = split_theta(theta, SPEC)
+
+    values = siren_values([w[0] for w in weights], [b[0] for b in biases], coords[0], 30.0, tile)
+
+    expected = siren_forward(weights, biases, coords)[0]
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_points_give_no_values():
+    weights, biases = split_theta(siren_init(SPEC, seed=0)[None], SPEC)
+
+    values = siren_values([w[0] for w in weights], [b[0] for b in biases], torch.empty(0, 3))
+
+    assert values.shape == (0, 1)
+
+
+@pytest.mark.parametrize("scale", [1, 30, 900])
+def test_fused_sine_and_cosine_are_exact_to_a_millionth(scale):
+    pytest.importorskip("numba")
+    x = torch.linspace(-scale, scale, 100_003)
+    sin, cos = x.clone(), torch.empty_like(x)
+
+    sine.sincos_(sin, cos)
+
+    truth = x.double().numpy()
+    assert np.abs(sin.numpy() - np.sin(truth)).max() < 1e-6
+    assert np.abs(cos.numpy() - np.cos(truth)).max() < 1e-6
+
+
+def test_sine_of_a_view_that_is_not_contiguous():
+    x = torch.randn(20, 30).T
+    sin, cos = x.clone().T.contiguous().T, torch.empty(30, 20)
+
+    sine.sincos_(sin, cos)
+
+    torch.testing.assert_close(sin, x.sin())
+    torch.testing.assert_close(cos, x.cos())
