@@ -177,7 +177,7 @@ def fit_shapes(
             opened.record_run(
                 "fit",
                 config=config.model_dump(mode="json"),
-                summary=tally.summary(result),
+                summary=tally.summary(result) | {"roots": _roots(refs)},
                 versions=versions(target),
             )
     return result
@@ -210,6 +210,11 @@ def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
         config=config.model_dump(mode="json"),
         versions={"nf2vec": __version__, "torch": torch.__version__},
     )
+
+
+def _roots(refs: list[ShapeRef]) -> list[str]:
+    """Folders that the sources' paths are relative to: `reconstruct` looks there."""
+    return sorted({str(ref.path)[: -len(ref.source)] for ref in refs})
 
 
 def _labels(ref: ShapeRef) -> dict[str, list[str]]:

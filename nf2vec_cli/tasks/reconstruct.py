@@ -120,8 +120,10 @@ def _all_fitted(store: Store, rows: NDArray[np.int64]) -> None:
 
 def _roots(store: Store) -> tuple[Path, ...]:
     """Folders that past runs read from, the latest first."""
-    found = [run["summary"].get("root") for run in reversed(store.runs()) if run["kind"] == "fit"]
-    return tuple(Path(root) for root in dict.fromkeys(found) if root)
+    found = [
+        root for run in reversed(store.runs()) for root in run.get("summary", {}).get("roots", ())
+    ]
+    return tuple(Path(root) for root in dict.fromkeys(found))
 
 
 def _chores(

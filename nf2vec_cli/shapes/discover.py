@@ -1,0 +1,194 @@
+"""From a folder, a list or standard input to named shapes with labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+from nf2vec_cli.errors import InputError, UsageFault
+from nf2vec_cli.shapes.mesh import SUFFIXES
+
+log = logging.getLogger(__name__)
+SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+LISTS = (".txt", ".lst")
+
+
+@dataclass(frozen=True)
+class ShapeRef:
+    """A shape that can be read: its stable id, where it lies, and its labels."""
+
+    id: str  # path under the root without suffix, '/' between parts, NFC
+    path: Path  # absolute
+    source: str  # path under the root
+    class_name: str = ""
+    split: str = ""
+
+
+def discover(
+    source: str | Path,
+    *,
+    root: Path | None = None,
+    labels: Path | None = None,
+    stdin: Iterable[str] | None = None,
+) -> list[ShapeRef]:
+    """Find shapes, sorted by id.
+
+    Args:
+        source: a folder; a mesh file; a text file (.txt, .lst) of paths, one a line; or "-" for
+            paths on standard input. CLASS/SPLIT/NAME.ext and CLASS/NAME.ext give the labels.
+        root: folder that ids are relative to. Default: the folder; the list's folder; here.
+        labels: CSV file with columns name, class, split; its names are ids or file names.
+        stdin: lines to read instead of standard input.
+
+    Raises:
+        InputError: there is nothing to read.
+        UsageFault: two paths of a list have one id.
+    """
+    base, paths = _paths(source, root, stdin)
+    refs = sorted(_named(paths, base), key=lambda ref: ref.id)
+    if not refs:
+        wanted = " ".join(SUFFIXES)
+        raise InputError(f"{str(source)!r} holds no shape (looked for {wanted})")
+    return _labelled(refs, labels) if labels else refs
+
+
+def fingerprint(path: Path) -> tuple[bytes, int, int]:
+    """Give a source's SHA-256, size and time of change [ns]; a .gltf's buffers count as content."""
+    stat = path.stat()
+    digest = sha256(path.read_bytes())
+    if path.suffix.lower() == ".gltf":
+        for name in _buffers(path):
+            side = path.parent / name
+            if side.resolve().is_relative_to(path.parent.resolve()) and side.is_file():
+                digest.update(side.read_bytes())
+    return digest.digest(), stat.st_size, stat.st_mtime_ns
+
+
+def _buffers(path: Path) -> list[str]:
+    try:
+        tree = json.loads(path.read_bytes())
+        names = [buffer.get("uri", "") for buffer in tree.get("buffers", [])]
+    except (ValueError, AttributeError):
+        return []
+    return [name for name in names if isinstance(name, str) and name and not name.startswith("data:")]
+
+
+def _paths(
+    source: str | Path, root: Path | None, stdin: Iterable[str] | None
+) -> tuple[Path, list[Path]]:
+    if str(source) == "-":
+        base = Path.cwd()
+        return root or base, _listed(sys.stdin if stdin is None else stdin, base)
+    place = Path(source)
+    if place.is_dir():
+        return root or place, list(_walk(place))
+    if not place.exists():
+        raise InputError(f"{str(source)!r} is not there")
+    if place.suffix.lower() in LISTS:
+        try:
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{str(source)!r} is no list of paths: it is not UTF-8") from error
+        return root or place.parent, _listed(lines, place.parent)
+    if place.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f"{str(source)!r} is neither a folder, a mesh nor a list of paths (.txt, .lst)"
+        )
+    return root or place.parent, [place]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the mesh files of a folder; hidden ones and links that lead out of it are left out."""
+    inside = folder.resolve()
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(where, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                log.warning("%s is left out: it links to a file outside %s", path, folder)
+                continue
+            yield path
+
+
+def _listed(lines: Iterable[str], folder: Path) -> list[Path]:
+    texts = (line.rstrip("\r\n") for line in lines)
+    wanted = (text for text in texts if text.strip() and not text.lstrip().startswith("#"))
+    return list(dict.fromkeys(folder / text for text in wanted))
+
+
+def _named(paths: list[Path], base: Path) -> Iterator[ShapeRef]:
+    root = Path(os.path.abspath(base))
+    places = sorted((_place(Path(os.path.abspath(path)), root), path) for path in paths)
+    taken: set[str] = set()
+    for source, path in places:
+        plain = PurePosixPath(source)
+        name = unicodedata.normalize("NFC", str(plain.with_suffix("")))
+        if name in taken:  # a/x.obj and a/x.stl: the later keeps its suffix
+            name = unicodedata.normalize("NFC", source)
+        if name in taken:
+            raise UsageFault(f"two shapes have the id {name!r}")
+        taken.add(name)
+        class_name, split = _labels_of(plain)
+        yield ShapeRef(name, Path(os.path.abspath(path)), source, class_name, split)
+
+
+def _place(path: Path, root: Path) -> str:
+    """Give a path under the root; one outside it by its own parts."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else path.relative_to(path.anchor)
+    return inside.as_posix()
+
+
+def _labels_of(source: PurePosixPath) -> tuple[str, str]:
+    folders = list(source.parts[:-1])
+    split = next((SPLITS[part.lower()] for part in folders if part.lower() in SPLITS), "")
+    classes = [part for part in folders if part.lower() not in SPLITS]
+    return (unicodedata.normalize("NFC", classes[0]) if classes else ""), split
+
+
+def _labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
+    table = _read_labels(file)
+    used: set[str] = set()
+    found = []
+    for ref in refs:
+        key = next((k for k in (ref.id, PurePosixPath(ref.id).name) if k in table), None)
+        if key is None:
+            found.append(ref)
+            continue
+        used.add(key)
+        class_name, split = table[key]
+        found.append(replace(ref, class_name=class_name, split=split))
+    if not used:
+        raise InputError(f"{file} names none of the {len(refs)} shapes (first: {refs[0].id!r})")
+    if len(used) < len(table):
+        log.warning("%s names %d shapes that are not there", file, len(table) - len(used))
+    if len(used) < len(refs):
+        log.warning("%s leaves %d shapes without labels of its own", file, len(refs) - len(used))
+    return found
+
+
+def _read_labels(file: Path) -> dict[str, tuple[str, str]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as UTF-8 text: {error}") from error
+    reader = csv.DictReader(text.splitlines())
+    if not {"name", "class"} <= set(reader.fieldnames or ()):
+        raise InputError(f"{file} line 1: the columns name, class and split are needed")
+    table: dict[str, tuple[str, str]] = {}
+    for row in reader:
+        name = unicodedata.normalize("NFC", (row["name"] or "").strip())
+        split = (row.get("split") or "").strip()
+        if name in table:
+            raise InputError(f"{file} line {reader.line_num}: {name!r} is there twice")
+        table[name] = ((row["class"] or "").strip(), SPLITS.get(split.lower(), split))
+    return table

@@ -1,0 +1,209 @@
+"""A triangle mesh from a file: read safely, cleaned, or refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from trimesh.resolvers import Resolver
+
+from nf2vec_cli.errors import InputError
+from nf2vec_cli.shapes.clean import Mesh, clean
+
+SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+TEXT = (".obj", ".off")  # kinds that some tools write as UTF-16
+Vertices = NDArray[np.float64]
+Faces = NDArray[np.int64]
+
+
+def load_mesh(path: Path) -> Mesh:
+    """Read a mesh file in the user's units, as one cleaned mesh.
+
+    Scene graphs are flattened with their transforms. No file but `path` is read, save the buffers
+    of a .gltf, which must lie in its folder.
+
+    Raises:
+        InputError: the file is empty, cut short, corrupt, of another kind, or not a surface.
+        OSError: it cannot be opened.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path.suffix or 'a file without suffix'} is not a mesh format we read")
+    data = path.read_bytes()
+    if not data.strip():
+        raise InputError("the file is empty")
+    data = _checked(data, suffix)
+    vertices, faces = _flatten(_parse(data, suffix, path))
+    return clean(vertices, faces)
+
+
+def normalise(
+    vertices: Vertices,  # [V, 3]
+    how: Literal["box", "vertices"] = "box",
+) -> tuple[Vertices, Vertices, float]:
+    """Move and scale vertices into the unit sphere.
+
+    Args:
+        vertices: in the user's units.
+        how: the centre: of the bounding box, which does not depend on the tessellation, or the
+            mean of the vertices, as the paper's authors do.
+
+    Returns:
+        Unit vertices, the centre [3] and the scale: user = unit * scale + centre.
+    """
+    low, high = vertices.min(0), vertices.max(0)
+    centre = (low + high) / 2 if how == "box" else vertices.mean(0)
+    moved = vertices - centre
+    scale = float(np.linalg.norm(moved, axis=1).max())
+    return moved / scale, centre, scale
+
+
+def _parse(data: bytes, suffix: str, path: Path) -> Any:
+    resolver = _FolderResolver(path.parent) if suffix == ".gltf" else None
+    options = {"skip_materials": True} if suffix == ".obj" else {}
+    logger = logging.getLogger("trimesh")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)  # what it logs, we turn into reasons
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return trimesh.load_scene(
+                BytesIO(data), file_type=suffix[1:], resolver=resolver, process=False, **options
+            )
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a parser meets any error on a corrupt file
+        what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise InputError(f"the file is corrupt or no {suffix[1:].upper()}: {what}") from error
+    finally:
+        logger.setLevel(before)
+
+
+def _flatten(scene: Any) -> tuple[Vertices, Faces]:
+    """Concatenate a scene's meshes, each moved by its place in the scene graph."""
+    vertices: list[Vertices] = []
+    faces: list[Faces] = []
+    at, points = 0, 0
+    for node in scene.graph.nodes_geometry:
+        matrix, name = scene.graph[node]
+        part = scene.geometry[name]
+        if not isinstance(part, trimesh.Trimesh):
+            points += len(getattr(part, "vertices", ()))
+            continue
+        if not len(part.faces):
+            points += len(part.vertices)
+            continue
+        placed = np.asarray(part.vertices, np.float64)
+        if not np.array_equal(matrix, np.eye(4)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                placed = placed @ matrix[:3, :3].T + matrix[:3, 3]
+        corners = np.asarray(part.faces, np.int64)
+        if corners.min() < 0 or corners.max() >= len(placed):
+            raise InputError("the file is corrupt: a face names a vertex that is not there")
+        if np.linalg.det(matrix[:3, :3]) < 0:
+            corners = corners[:, ::-1]
+        vertices.append(placed)
+        faces.append(corners + at)
+        at += len(placed)
+    if not faces:
+        if points:
+            raise InputError(f"the file holds {points} points and no faces: a cloud, not a mesh")
+        raise InputError("the file holds no faces")
+    return np.concatenate(vertices), np.concatenate(faces)
+
+
+def _checked(data: bytes, suffix: str) -> bytes:
+    """Refuse what the parser would take for something else; decode UTF-16 text."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") and suffix in TEXT:
+        try:
+            return data.decode("utf-16").encode()
+        except UnicodeDecodeError as error:
+            raise InputError("the file is cut short, or no UTF-16 text") from error
+    checks: dict[str, Callable[[bytes], None]] = {
+        ".stl": _check_stl,
+        ".glb": _check_glb,
+        ".gltf": _check_gltf,
+    }
+    if suffix in checks:
+        checks[suffix](data)
+    return data
+
+
+def _check_stl(data: bytes) -> None:
+    if len(data) >= 84:
+        count = int(struct.unpack("<I", data[80:84])[0])
+        if len(data) == 84 + 50 * count:
+            return
+    ends = b"endsolid" in data[-400:].lower()
+    if data.lstrip()[:5].lower() == b"solid" and (ends or b"facet" in data[:1024].lower()):
+        # an ASCII file that was cut in two reads as an empty scene
+        if not ends:
+            raise InputError("the file is cut short: its last solid does not end")
+    elif len(data) < 84 or len(data) < 84 + 50 * count:
+        wanted = f"{count} triangles need {84 + 50 * count} bytes" if len(data) >= 84 else "no header"
+        raise InputError(f"the file is cut short or no STL: {wanted}, it has {len(data)}")
+
+
+def _check_glb(data: bytes) -> None:
+    if len(data) < 20 or data[:4] != b"glTF":
+        raise InputError("the file is no GLB, or cut short")
+    (length,) = struct.unpack("<I", data[8:12])
+    if length > len(data):
+        raise InputError(f"the file is cut short: it promises {length} bytes and has {len(data)}")
+    (size,) = struct.unpack("<I", data[12:16])
+    _check_gltf(data[20 : 20 + size])
+
+
+def _check_gltf(data: bytes) -> None:
+    try:
+        tree = json.loads(data)
+    except ValueError as error:
+        raise InputError("the file is corrupt: its JSON cannot be read") from error
+    # without a decoder a compressed mesh would load as zeros
+    used = tree.get("extensionsRequired", []) if isinstance(tree, dict) else []
+    packed = [name for name in used if "compression" in name.lower()]
+    if packed:
+        kind = "draco" if "draco" in packed[0].lower() else packed[0]
+        raise InputError(f"its geometry is compressed ({kind}): save it without compression")
+
+
+class _FolderResolver(Resolver):  # type: ignore[misc]
+    """Opens the side files of a .gltf, from its own folder only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, name: str) -> bytes:
+        """Read one side file."""
+        plain = PurePosixPath(unquote(str(name)))
+        target = self.folder.joinpath(*plain.parts)
+        outside = plain.is_absolute() or ".." in plain.parts
+        if outside or not target.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"it names a file outside its folder: {str(name)!r}")
+        try:
+            return target.read_bytes()
+        except OSError as error:
+            raise InputError(f"its side file {str(name)!r} is not there") from error
+
+    def namespaced(self, namespace: str) -> _FolderResolver:
+        """A folder below; not used by the formats we read."""
+        return _FolderResolver(self.folder / namespace)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Refuse: reading a mesh writes nothing."""
+        raise InputError(f"a mesh file asks to write {name!r} ({len(data)} bytes)")
+
+    def keys(self) -> list[str]:
+        """List nothing: names come from the file itself."""
+        return []

@@ -1,0 +1,167 @@
+"""Look for damage in a store; sweep leftovers and set damaged objects aside."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.codec import decode, digests
+from nf2vec_cli.store.lock import holder, store_lock
+from nf2vec_cli.store.schema import COLUMNS, Status
+from nf2vec_cli.store.store import WEIGHTS, Rows, Store, init_hash, leftovers, open_store
+
+READ = 16  # rows read at once: memory does not grow with the store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: its kind, the object or file, what is wrong, and whether it was mended."""
+
+    kind: str
+    where: str
+    text: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` looked at and found. sound: nothing is wrong, or all of it was mended."""
+
+    store: str
+    objects: int
+    fields_read: int
+    sound: bool
+    findings: tuple[Finding, ...]
+
+
+def check_store(
+    path: Path, *, repair: bool = False, wait: float | None = None, progress: Progress | None = None
+) -> CheckReport:
+    """Compare a store with its format, and every field with its digest.
+
+    Args:
+        path: the store.
+        repair: remove what a killed run left, cut arrays to one length, and set objects whose
+            field is damaged aside (quarantined), to be fitted again. No sound object is touched.
+        wait: seconds to wait for another run's lock (repair only).
+        progress: told about each batch of fields.
+
+    Raises:
+        StoreError: the store cannot be opened at all.
+        LockedError: repair, while another run is writing.
+    """
+    path = Path(path)
+    open_store(path)  # refuse what is no store before anything is locked or swept
+    with store_lock(path, wait=wait) if repair else nullcontext(), progress or Silent() as teller:
+        findings = list(_files(path, repair=repair))
+        store = open_store(path, mode="a" if repair else "r")
+        findings += _arrays(store, repair=repair)
+        if any(f.kind == "array" and not f.repaired for f in findings):
+            return CheckReport(str(path), 0, 0, False, tuple(findings))
+        findings += _objects(store)
+        done = store.rows(Status.DONE)
+        teller.start(len(done), "check")
+        for start in range(0, len(done), READ):
+            rows = done[start : start + READ]
+            for row, text in _fields(store, rows):
+                if repair:
+                    store.update([row], status=[Status.QUARANTINED], message=[f"damaged: {text}"])
+                findings.append(Finding("field", store.column("id")[row], text, repair))
+            teller.advance(len(rows))
+        objects = len(store.rows())
+    sound = all(finding.repaired for finding in findings)
+    return CheckReport(str(path), objects, len(done), sound, tuple(findings))
+
+
+def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
+    for file in leftovers(path):
+        if repair:
+            file.unlink(missing_ok=True)
+        yield Finding("leftover", str(file.relative_to(path)), "a killed run left it", repair)
+    who = holder(path)
+    if who and who["stale"] and not repair:
+        yield Finding("lock", ".nf2vec.lock", f"left by process {who['pid']} on {who['host']}")
+
+
+def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
+    """Check the shared init, and the shape and type of each array."""
+    found = init_hash(store.init, store.network)
+    if found != store.init_hash:
+        yield Finding("init", "init", f"its hash is {found[:12]}, not {store.init_hash[:12]}")
+    if not np.isfinite(store.init).all():
+        yield Finding("init", "init", "it has NaN or infinite values")
+    if store.blocks.sum() != len(store.init):
+        yield Finding("init", "blocks", f"they cover {store.blocks.sum()} of {len(store.init)}")
+    slots = store.slots
+    for name in (*WEIGHTS[store.codec], *COLUMNS):
+        text = _array_fault(store, name, slots)
+        if text == "length":
+            array = store.group[name]
+            if repair:
+                array.resize((slots, *array.shape[1:]))
+            yield Finding("length", name, f"{array.shape[0]} rows, not {slots}", repair)
+        elif text:
+            yield Finding("array", name, text)
+
+
+def _array_fault(store: Store, name: str, slots: int) -> str | None:
+    try:
+        array: Any = store.group[name]
+    except (KeyError, ValueError, json.JSONDecodeError) as error:
+        return f"it is missing or its metadata cannot be read: {error}"
+    if name in COLUMNS:
+        column = COLUMNS[name]
+        shape: tuple[int, ...] = () if column.width == 1 else (column.width,)
+        dtype = column.dtype
+    else:
+        width = len(store.blocks) if name == "scale" else len(store.init)
+        shape, dtype = (width,), {"bits": "uint32", "quantised": "int8", "scale": "float32"}[name]
+    if array.shape[1:] != shape or array.dtype != np.dtype(dtype):
+        return f"it is {array.dtype} {array.shape}, not {dtype} {(slots, *shape)}"
+    if array.shape[0] != slots:
+        return "length"
+    try:
+        if name in COLUMNS:
+            array[:]
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"its bytes are damaged: {error}"
+    return None
+
+
+def _objects(store: Store) -> Iterator[Finding]:
+    status, names = store.column("status"), store.column("id")
+    for row in np.flatnonzero(status > max(Status)):
+        yield Finding("status", names[row] or f"row {row}", f"{status[row]} is no status")
+    rows = store.rows()
+    for name, count in Counter(names[row] for row in rows).items():
+        if count > 1 or not name:
+            yield Finding("id", name or "(empty)", f"{count} objects have this id")
+    done = store.rows(Status.DONE)
+    error, transform = store.column("error"), store.column("transform")
+    for row in done:
+        if not (np.isfinite(error[row]) and np.isfinite(transform[row]).all() and transform[row, 3]):
+            yield Finding("record", names[row], "its error or transform is not a number")
+
+
+def _fields(store: Store, rows: Rows) -> Iterator[tuple[int, str]]:
+    """Yield the rows whose field is damaged, with what is wrong."""
+    digest = store.column("digest")
+    for row in rows:
+        try:
+            stored = store.stored([row])
+        except StoreError:
+            yield int(row), "its bytes cannot be read"
+            continue
+        if (digests(stored)[0] != digest[row]).any():
+            yield int(row), "its weights are not those that were written"
+        elif not np.isfinite(decode(stored, store.init, store.blocks)).all():
+            yield int(row), "its weights are not finite"

@@ -1,0 +1,156 @@
+"""One writer at a time: a lock file inside the store, which a dead run cannot keep."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nf2vec_cli.errors import LockedError
+
+NAME = ".nf2vec.lock"
+BEAT = 60.0  # seconds between signs of life
+DEAD = 600.0  # seconds without one, after which another host's lock is stale
+RETRY = 0.2
+
+
+@contextmanager
+def store_lock(store: Path, *, wait: float | None = None) -> Iterator[None]:
+    """Hold the store for writing; the folder is made if it is not there.
+
+    The lock is the kernel's (flock) and ends with its process. The file's text tells people, and
+    other hosts, whose it is: where a file system keeps flock to one host, another host's lock
+    counts as live while its file was touched in the last ten minutes.
+
+    Args:
+        store: the store's folder.
+        wait: seconds to wait for another run; None: not at all.
+
+    Raises:
+        LockedError: another run holds it.
+    """
+    store = Path(store)
+    store.mkdir(parents=True, exist_ok=True)
+    path = store / NAME
+    until = time.monotonic() + (wait or 0)
+    while (handle := _try(path)) is None:
+        if time.monotonic() >= until:
+            raise _locked(store, path)
+        time.sleep(RETRY)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+    try:
+        _sign(handle)
+        beat.start()
+        yield
+    finally:
+        stop.set()
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def holder(store: Path) -> dict[str, Any] | None:
+    """Tell who holds the store: owner, host, pid, age [s], stale; None if nobody signed."""
+    path = Path(store) / NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+        age = max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return None
+    try:
+        who = dict(json.loads(text))
+    except (ValueError, TypeError):
+        who = {}
+    started = who.get("started")
+    held = max(0.0, time.time() - started) if isinstance(started, int | float) else age
+    return {
+        "owner": who.get("owner", "?"),
+        "host": who.get("host", "?"),
+        "pid": who.get("pid", "?"),
+        "age": held,
+        "stale": _stale(path, who, age),
+    }
+
+
+def _stale(path: Path, who: dict[str, Any], silent: float) -> bool:
+    if _foreign(who) and silent < DEAD:
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _try(path: Path) -> int | None:
+    """Take the lock, or return None. A file that was removed meanwhile does not count."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        same = os.fstat(handle).st_ino == os.stat(path).st_ino
+        if same and not _alive_elsewhere(path):
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+def _alive_elsewhere(path: Path) -> bool:
+    try:
+        who = json.loads(path.read_text(encoding="utf-8") or "{}")
+        return _foreign(who) and time.time() - path.stat().st_mtime < DEAD
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _foreign(who: dict[str, Any]) -> bool:
+    return bool(who) and who.get("host") != socket.gethostname()
+
+
+def _sign(handle: int) -> None:
+    try:
+        owner = getpass.getuser()
+    except (KeyError, OSError):
+        owner = str(os.getuid())
+    text = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(text).encode(), 0)
+    os.fsync(handle)
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(BEAT):
+        try:
+            os.utime(path)
+        except OSError:
+            return
+
+
+def _locked(store: Path, path: Path) -> LockedError:
+    who = holder(store) or {"owner": "?", "host": "?", "pid": "?", "age": 0.0}
+    return LockedError(
+        f"{store} is being written by {who['owner']} on {who['host']}, process {who['pid']}, "
+        f"since {_ago(who['age'])}",
+        hint="wait for it with `--wait SECONDS`",
+    )
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,431 @@
+"""A store of neural fields: Zarr arrays with one row an object. Format: docs/store-format.md."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store import runs
+from nf2vec_cli.store.codec import ZSTD_LEVEL, Encoded, Floats, decode, digests, encode
+from nf2vec_cli.store.durable import PARTIAL, DurableStore
+from nf2vec_cli.store.schema import (
+    COLUMN_CHUNK,
+    COLUMNS,
+    FILL,
+    FORMAT,
+    FORMAT_VERSION,
+    Column,
+    Entry,
+    Status,
+)
+from nf2vec_cli.store.text import decode_text, encode_text
+
+Rows = NDArray[np.int64]
+WEIGHTS = {"exact": ("bits",), "compact": ("quantised", "scale")}
+
+
+def holds_store(path: Path) -> bool:
+    """Tell whether a folder holds a finished store: its root's attributes are written last."""
+    try:
+        root = json.loads((Path(path) / "zarr.json").read_bytes())
+        return bool(root["attributes"]["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def create_store(
+    path: Path,
+    *,
+    field: str,
+    network: dict[str, Any],
+    init: Floats,
+    blocks: Sequence[int],
+    codec: str,
+    bits: int,
+    batch: int,
+    config: dict[str, Any],
+    versions: dict[str, str],
+) -> Store:
+    """Make an empty store, in a folder that is empty or not there.
+
+    Args:
+        path: folder.
+        field: kind of field.
+        network: the architecture, plain values.
+        init: shared start of all fields, [P].
+        blocks: lengths of the runs of theta that share a scale; they add up to P.
+        codec: "exact" or "compact".
+        bits: of a quantised difference, 4 to 8.
+        batch: rows of a shard.
+        config: settings of the fit, plain values.
+        versions: what made it.
+
+    Raises:
+        StoreError: the folder holds something else.
+    """
+    path = Path(path)
+    _refuse_foreign(path)
+    init = np.ascontiguousarray(init, np.float32)
+    lengths = np.asarray(blocks, np.int32)
+    if lengths.sum() != len(init):
+        raise ValueError(f"blocks cover {lengths.sum()} of {len(init)} parameters")
+    durable = DurableStore(path)
+    _array(durable, "init", init, chunks=init.shape, compressors=[ZstdCodec(level=ZSTD_LEVEL)])
+    _array(durable, "blocks", lengths, chunks=lengths.shape)
+    for name in WEIGHTS[codec]:
+        _weights_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
+    for column in COLUMNS.values():
+        _column_array(durable, column)
+    root = zarr.open_group(durable, mode="a")
+    root.update_attributes(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "field": field,
+            "network": network,
+            "init_hash": init_hash(init, network),
+            "codec": codec,
+            "bits": bits,
+            "batch": batch,
+            "config": config,
+            "versions": versions,
+        }
+    )
+    return open_store(path, mode="a")
+
+
+def open_store(path: str | Path, mode: str = "r") -> Store:
+    """Open a store to read ("r"), or to write as well ("a": hold `store_lock` for that).
+
+    Raises:
+        StoreError: it is not there, not a store, damaged, or of a newer format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StoreError(
+            f"{path} is not there", hint=f"`nf2vec fit SHAPES --field sdf --store {path}` makes it"
+        )
+    if not (path / "zarr.json").is_file():
+        raise StoreError(f"{path} is not a store: it has no zarr.json")
+    try:
+        group = zarr.open_group(DurableStore(path, read_only=mode == "r"), mode="r+" if mode == "a" else "r")
+        attributes = dict(group.attrs)
+    except (ValueError, KeyError, TypeError, OSError, zarr.errors.BaseZarrError) as error:
+        raise StoreError(f"{path} is damaged: its metadata cannot be read: {error}") from error
+    if attributes.get("format") != FORMAT:
+        raise StoreError(f"{path} is a Zarr folder, but not a store of neural fields")
+    version = attributes.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format {version}, this program reads up to {FORMAT_VERSION}",
+            hint="`pip install -U nf2vec`",
+        )
+    if mode == "a":
+        sweep(path)
+    return Store(path, group, attributes)
+
+
+def init_hash(init: Floats, network: dict[str, Any]) -> str:
+    """Name a start: SHA-256 of its bytes, little endian, and of the architecture as JSON."""
+    digest = sha256(init.astype("<f4").tobytes())
+    digest.update(json.dumps(network, sort_keys=True, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Find the files that a killed run left half written."""
+    found = [
+        Path(where, name)
+        for where, _, names in os.walk(path)
+        for name in names
+        if name.endswith(PARTIAL)
+    ]
+    return sorted(found)
+
+
+def sweep(path: Path) -> None:
+    """Remove the files that a killed run left half written."""
+    for file in leftovers(path):
+        file.unlink(missing_ok=True)
+
+
+class Store:
+    """A store that is open. Rows are int64 arrays; columns come whole, in one read."""
+
+    def __init__(self, path: Path, group: zarr.Group, attributes: dict[str, Any]) -> None:
+        self.path = path
+        self.group = group
+        try:
+            self.field: str = attributes["field"]
+            self.network: dict[str, Any] = attributes["network"]
+            self.config: dict[str, Any] = attributes["config"]
+            self.codec: str = attributes["codec"]
+            self.bits: int = attributes["bits"]
+            self.batch: int = attributes["batch"]
+            self.init_hash: str = attributes["init_hash"]
+            self.format_version: int = attributes["format_version"]
+            self.init: Floats = self._array("init")[:]
+            self.blocks: NDArray[np.int64] = self._array("blocks")[:].astype(np.int64)
+        except KeyError as error:
+            raise StoreError(f"{path} is damaged: {error} is missing") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
+        self._weights = {name: self._array(name) for name in WEIGHTS[self.codec]}
+
+    @property
+    def slots(self) -> int:
+        """N: length of every column, empty slots included."""
+        return int(self._array("status").shape[0])
+
+    def column(self, name: str) -> Any:
+        """Read a column: [N] or [N, width]; a text column as a list of N texts."""
+        column = COLUMNS[name]
+        try:
+            values = self._array(name)[: self.slots]
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._damaged(f"column {name!r}", error) from error
+        return decode_text(values) if column.text else values
+
+    def rows(self, status: int | None = None) -> Rows:
+        """List the rows of objects: all, or those of one status."""
+        found = self.column("status")
+        return np.flatnonzero(found == status if status is not None else found != Status.EMPTY)
+
+    def find(self, ids: Sequence[str]) -> Rows:
+        """Find rows by id, or by the last part of an id where only one object has it.
+
+        Raises:
+            StoreError: there is no such object, or several.
+        """
+        names = self.column("id")
+        rows = {names[row]: int(row) for row in self.rows()}
+        short: dict[str, list[str]] = {}
+        for name in rows:
+            short.setdefault(name.rpartition("/")[2], []).append(name)
+        found = []
+        for wanted in ids:
+            same = [wanted] if wanted in rows else short.get(wanted, [])
+            if len(same) > 1:
+                raise StoreError(f"{wanted!r} may be {' or '.join(sorted(same)[:3])}")
+            if not same:
+                near = difflib.get_close_matches(wanted, [*rows, *short], n=3, cutoff=0.5)
+                hint = f"did you mean {', '.join(near)}?" if near else None
+                raise StoreError(f"{self.path} has no object {wanted!r}", hint=hint)
+            found.append(rows[same[0]])
+        return np.array(found, np.int64)
+
+    def register(self, entries: Sequence[Entry]) -> Rows:
+        """Give new objects a row each, as pending, from the next shard on.
+
+        Whole shards are used, so that adding objects never rewrites a shard of weights.
+        """
+        if not entries:
+            return np.empty(0, np.int64)
+        first = -(-self.slots // self.batch) * self.batch
+        count = -(-len(entries) // self.batch) * self.batch
+        rows = np.arange(first, first + len(entries))
+        texts = {
+            "id": [entry.id for entry in entries],
+            "source": [entry.source for entry in entries],
+            "class": [entry.class_name for entry in entries],
+            "split": [entry.split for entry in entries],
+        }
+        # encoded before anything grows: a name that does not fit must change nothing
+        encoded = {name: self._encoded(name, values) for name, values in texts.items()}
+        for array in (*self._weights.values(), *(self._array(n) for n in COLUMNS if n != "status")):
+            array.resize((first + count, *array.shape[1:]))
+        for name, values in encoded.items():
+            self._array(name)[first : first + len(entries)] = values
+        status = self._array("status")
+        status.resize((first + count,))
+        status[first : first + len(entries)] = np.uint8(Status.PENDING)
+        return rows
+
+    def update(self, rows: Iterable[int], **columns: Any) -> None:
+        """Set columns of some rows: one value a row, under each column's name."""
+        index = np.asarray(list(rows), np.int64)
+        if not len(index):
+            return
+        low, high = int(index.min()), int(index.max()) + 1
+        for name, values in columns.items():
+            array = self._array(name)
+            part = array[low:high]
+            part[index - low] = self._encoded(name, values)
+            array[low:high] = part
+
+    def commit(self, rows: Iterable[int], weights: Floats, **columns: Any) -> None:
+        """Store fields [B, P] with their columns; they count as done when all of it is on the disk.
+
+        The weights go first and the status last, each synced, so that a run that is killed at any
+        instant leaves a row either done and whole, or to be done again.
+        """
+        index = np.asarray(list(rows), np.int64)
+        stored = encode(np.asarray(weights, np.float32), self.init, self.blocks, self.codec, self.bits)
+        for shard in np.unique(index // self.batch):
+            part = np.flatnonzero(index // self.batch == shard)
+            self._write_shard(int(shard), index[part], {k: a[part] for k, a in stored.arrays.items()})
+        self.update(index, digest=digests(stored), **columns)
+        self.update(index, status=[Status.DONE] * len(index))
+
+    def fail(self, rows: Iterable[int], messages: Sequence[str]) -> None:
+        """Mark objects as failed, each with its reason."""
+        index = list(rows)
+        self.update(index, message=messages)
+        self.update(index, status=[Status.FAILED] * len(index))
+
+    def weights(self, rows: Iterable[int]) -> Floats:
+        """Read fields [B, P], float32.
+
+        Raises:
+            StoreError: a row's bytes are damaged.
+        """
+        index = list(rows)
+        if not index:
+            return np.empty((0, len(self.init)), np.float32)
+        return decode(self.stored(index), self.init, self.blocks)
+
+    def stored(self, rows: Iterable[int]) -> Encoded:
+        """Read rows as they are stored. Row by row: zarr's fancy indexing is 10 times slower."""
+        index = [int(row) for row in rows]
+        try:
+            return Encoded(
+                {name: np.stack([a[row] for row in index]) for name, a in self._weights.items()}
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._damaged("weights", error) from error
+
+    def record_run(self, kind: str, **facts: Any) -> str:
+        """Keep a run's config, summary and versions; returns its name."""
+        return runs.record(self.group, kind, **facts)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Read all runs, the oldest first."""
+        return runs.listed(self.group)
+
+    def storage(self) -> dict[str, int]:
+        """Count the bytes on disk of each array, and of the rest as "metadata"."""
+        sizes: dict[str, int] = {}
+        for where, _, names in os.walk(self.path):
+            place = Path(where).relative_to(self.path).parts
+            for name in names:
+                key = place[0] if place and name != "zarr.json" else "metadata"
+                sizes[key] = sizes.get(key, 0) + Path(where, name).stat().st_size
+        return sizes
+
+    def _write_shard(self, shard: int, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
+        first = shard * self.batch
+        for name, values in arrays.items():
+            array = self._weights[name]
+            whole = np.zeros((self.batch, array.shape[1]), array.dtype)
+            if len(rows) < self.batch:
+                whole[:] = self._kept(array, first)
+            whole[rows - first] = values
+            array[first : first + self.batch] = whole
+
+    def _kept(self, array: zarr.Array[Any], first: int) -> NDArray[Any]:
+        """Read a shard that is to be written again; rows that are not done need not be readable."""
+        try:
+            return np.asarray(array[first : first + self.batch])
+        except (OSError, ValueError, RuntimeError):
+            done = set(self.rows(Status.DONE).tolist())
+            kept = np.zeros((self.batch, array.shape[1]), array.dtype)
+            for slot in range(self.batch):
+                if first + slot in done:
+                    kept[slot] = array[first + slot]
+            return kept
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        found = self.group[name]
+        if not isinstance(found, zarr.Array):
+            raise KeyError(name)
+        return found
+
+    def _encoded(self, name: str, values: Any) -> NDArray[Any]:
+        column = COLUMNS[name]
+        if column.text:
+            return encode_text(name, values, column.width)
+        if column.dtype == "uint8" and column.width > 1:
+            rows = [np.frombuffer(v, np.uint8) if isinstance(v, bytes) else v for v in values]
+            return np.asarray(rows, np.uint8)
+        return np.asarray(values).astype(column.dtype)
+
+    def _damaged(self, what: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.path} is damaged: {what} cannot be read: {error}",
+            hint=f"`nf2vec check {self.path} --repair`",
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file")
+    ours = {"init", "blocks", *COLUMNS, "bits", "quantised", "scale", "runs"}
+    if path.is_dir():
+        if holds_store(path):
+            raise StoreError(f"{path} holds a store already")
+        for entry in path.iterdir():
+            if entry.name not in (*ours, "zarr.json") and not entry.name.startswith(".") and PARTIAL not in entry.name:
+                raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
+
+
+def _array(
+    store: DurableStore, name: str, data: NDArray[Any], *, chunks: tuple[int, ...], compressors: Any = ()
+) -> None:
+    array = zarr.create_array(
+        store,
+        name=name,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=chunks,
+        compressors=compressors,
+        filters=(),
+        overwrite=True,
+    )
+    array[:] = data
+
+
+def _weights_array(store: DurableStore, name: str, width: int, batch: int) -> None:
+    dtype = {"bits": "uint32", "quantised": "int8", "scale": "float32"}[name]
+    packed = (
+        BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle="bitshuffle", typesize=4)
+        if name == "bits"
+        else ZstdCodec(level=ZSTD_LEVEL)
+    )
+    zarr.create_array(
+        store,
+        name=name,
+        shape=(0, width),
+        dtype=dtype,
+        chunks=(1, width),
+        shards=(batch, width),
+        compressors=[packed, Crc32cCodec()],
+        filters=(),
+        fill_value=0,
+        overwrite=True,
+    )
+
+
+def _column_array(store: DurableStore, column: Column) -> None:
+    wide = () if column.width == 1 else (column.width,)
+    zarr.create_array(
+        store,
+        name=column.name,
+        shape=(0, *wide),
+        dtype=column.dtype,
+        chunks=(COLUMN_CHUNK, *wide),
+        compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
+        filters=(),
+        fill_value=FILL.get(column.name, 0),
+        overwrite=True,
+    )
