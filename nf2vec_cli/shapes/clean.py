@@ -15,6 +15,7 @@ Faces = NDArray[np.int64]
 # distances, relative to the bounding box's diagonal, within which vertices are one: equal; apart
 # by the rounding of a 32-bit file; apart by the rounding of a text file with five digits
 MERGE = (0.0, 1e-7, 1e-5)
+FOLDED = 0.01  # largest share of faces that may be taken for folded slivers
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,36 @@ def _merged(vertices: Vertices, faces: Faces, tolerance: float) -> tuple[Vertice
     points = vertices[ordered[fresh]]
     collapsed = (faces == np.roll(faces, 1, axis=1)).any(axis=1)
     faces = faces[~collapsed]
-    corners = np.sort(faces, axis=1)
-    _, first = np.unique(corners, axis=0, return_index=True)
-    faces = faces[np.sort(first)]
+    faces = _single(faces)
     kept = np.unique(faces)
     place = np.zeros(len(points), np.int64)
     place[kept] = np.arange(len(kept))
     return points[kept], place[faces]
+
+
+def _single(faces: Faces) -> Faces:
+    """Keep one of the faces that have the same corners.
+
+    Two that look opposite ways cancel: merging corners leaves such pairs where a sliver folded
+    up, and one face alone would open the surface. Where they are many they are a sheet with two
+    sides, of which one is kept.
+    """
+    corners, first, member = np.unique(
+        np.sort(faces, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    way = np.where(_even(faces), 1, -1)
+    net = np.zeros(len(corners), np.int64)
+    np.add.at(net, member.reshape(-1), way)
+    cancelled = net == 0
+    if cancelled.mean() > FOLDED:
+        cancelled[:] = False
+    return faces[np.sort(first[~cancelled])]
+
+
+def _even(faces: Faces) -> NDArray[np.bool_]:
+    """Tell which faces pass their corners in an even permutation of the sorted order."""
+    a, b, c = faces.T
+    return (a < b) & (b < c) | (b < c) & (c < a) | (c < a) & (a < b)
 
 
 def _oriented(vertices: Vertices, faces: Faces) -> Mesh:
