@@ -1,4 +1,4 @@
-"""The errors a user can meet, one level deep: each has an exit code and, where there is one, a way on."""
+"""The errors a user can meet, one level deep: each has an exit code and, if possible, a hint."""
 
 
 class Nf2vecError(Exception):

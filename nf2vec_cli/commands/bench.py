@@ -14,9 +14,7 @@ app = typer.Typer(no_args_is_help=True)
 ShapesArg = Annotated[
     str, Argument(metavar="SHAPES", help="Folder or list of closed shapes; eight are enough.")
 ]
-PresetsOpt = Annotated[
-    list[Preset], Option("--preset", help="Architecture; may be repeated.")
-]
+PresetsOpt = Annotated[list[Preset], Option("--preset", help="Architecture; may be repeated.")]
 StepsOpt = Annotated[
     int,
     Option(

@@ -16,8 +16,9 @@ def config() -> None:
 @app.command(epilog="Example: nf2vec config fit --preset paper > fit.toml")
 def fit(preset: PresetOpt = None, recipe: RecipeOpt = None, json: JsonOpt = False) -> None:
     """Print the settings of `nf2vec fit` as a TOML file for --config."""
+    from nf2vec_cli.config import Preset, Recipe
     from nf2vec_cli.config.describe import describe, settings_of
-    from nf2vec_cli.config.fit import FitConfig, Preset, Recipe, fit_defaults
+    from nf2vec_cli.config.fit import FitConfig, fit_defaults
 
     values = fit_defaults(Preset(preset or "small"), Recipe(recipe or "fast"))
     if json:

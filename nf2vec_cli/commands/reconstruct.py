@@ -1,6 +1,7 @@
 """`nf2vec reconstruct`: fields back into meshes."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,7 +60,7 @@ def reconstruct(
         wanted += sys.stdin.read().split()
     failed = []
 
-    def rows():  # type: ignore[no-untyped-def]
+    def rows() -> Iterator[object]:
         for row in rebuild(
             store,
             out,

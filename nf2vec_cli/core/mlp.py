@@ -16,7 +16,8 @@ PointLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class Layers(Protocol):
     """What the engine must know of an architecture: `models.network.NetworkSpec` is one."""
 
-    omega: float
+    @property
+    def omega(self) -> float: ...
 
     @property
     def shapes(self) -> list[tuple[int, int]]: ...
@@ -101,7 +102,7 @@ class SirenGradient:
         targets: Tensor,  # [B, M]
         loss: PointLoss,
     ) -> Tensor:  # [B]
-        """Put d(sum over objects of each one's mean loss)/d(theta) into `grad`; return the mean losses.
+        """Put the gradient of the sum of the objects' mean losses into `grad`; return those losses.
 
         `loss(outputs, targets)` gives each point's loss and its derivative to the output. Objects
         are summed, not averaged, so that a field does not depend on how many are fitted with it.

@@ -58,7 +58,7 @@ class Muon:
 def orthogonalise(matrices: Tensor, iterations: int) -> Tensor:  # [N, H, H] -> [N, H, H]
     """Approximate U V^T of each matrix U S V^T: singular values within about 0.7 to 1.2."""
     a, b, c = QUINTIC
-    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-12)
+    x: Tensor = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-12)
     for _ in range(iterations):
         gram = torch.bmm(x, x.mT)
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)

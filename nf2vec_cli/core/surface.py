@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def zero_surface(evaluate: Evaluate, resolution: int, *, reach: float) -> Surfac
 
 def _bound(stride: int, cell: float) -> float:
     """Distance from a lattice corner within which a surface in the corner's cell must lie."""
-    return SLACK * 0.5 * np.sqrt(3.0) * stride * cell
+    return SLACK * 0.5 * sqrt(3.0) * stride * cell
 
 
 def _refined_grid(

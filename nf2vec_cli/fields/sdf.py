@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.fields.pool import Pool
-from nf2vec_cli.shapes.mesh import Mesh
+from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.sample import Points, morton_order, surface_points
 
 CLIP = 0.1  # the paper's bound: beyond it a field only says "far" or "deep"
@@ -17,7 +17,7 @@ CLIP = 0.1  # the paper's bound: beyond it a field only says "far" or "deep"
 NEAR = ((0.45, 0.003), (0.35, 0.015), (0.12, 0.05))
 SIGN_SAMPLE = 4000  # points on which two ways to tell inside from outside are compared
 SIGN_AGREES = 0.001  # disagreement up to this share is rounding at the surface itself
-WHOLE = 0.25  # a winding number farther than this from 0, 1, 2... does not decide
+WHOLE = 0.1  # a winding number farther than this from 0, 1, 2... does not decide
 
 
 def sample(mesh: Mesh, count: int, *, rng: np.random.Generator) -> Pool:
@@ -80,8 +80,8 @@ def signed_distance(
     the winding number (4 times the cost) decides everywhere.
 
     Returns:
-        Distances, and the share of sampled near-surface points whose winding number is not a whole
-        number from 0 up: there the surface is open or its faces disagree, and "inside" means little.
+        Distances, and the share of the sampled points whose winding number is not a whole number
+        from 0 up: there the surface is open or its faces disagree, and "inside" means little.
     """
     vertices, faces = mesh.vertices, mesh.faces.astype(np.int64)
     kind = igl.SIGNED_DISTANCE_TYPE_PSEUDONORMAL

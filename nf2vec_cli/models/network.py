@@ -1,8 +1,9 @@
-"""The architecture of a neural field, and the order in which its parameters lie in one flat vector."""
+"""The architecture of a neural field, and the order of its parameters in one flat vector."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A SIREN: `layers` hidden layers of `hidden` sine units, then one linear layer (paper, section III).
+    """A SIREN: `layers` hidden layers of `hidden` sine units, then a linear one (paper, III).
 
     The paper's network is `NetworkSpec(hidden=512, layers=4)`: 3-512-512-512-512-1, 790,529
     parameters. The flat vector theta [P] holds layer 0's matrix (out x in, row-major), layer 0's
@@ -29,7 +30,7 @@ class NetworkSpec:
     def shapes(self) -> list[tuple[int, int]]:
         """(outputs, inputs) of each linear layer, first to last."""
         widths = [self.inputs] + [self.hidden] * self.layers + [self.outputs]
-        return [(out, into) for into, out in zip(widths, widths[1:], strict=False)]
+        return [(out, into) for into, out in pairwise(widths)]
 
     @property
     def parameters(self) -> int:
@@ -50,7 +51,7 @@ class NetworkSpec:
 
 
 def split_theta(theta: Tensor, spec: NetworkSpec) -> tuple[list[Tensor], list[Tensor]]:
-    """View flat parameters [B, P] as weights [B, out, in] and biases [B, out], one of each a layer."""
+    """View flat parameters [B, P] as each layer's weights [B, out, in] and biases [B, out]."""
     weights, biases, at = [], [], 0
     for out, into in spec.shapes:
         weights.append(theta[:, at : at + out * into].view(-1, out, into))

@@ -58,7 +58,9 @@ def _refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
     used = vertices[faces]
     bad = ~np.isfinite(used).all(axis=(1, 2))
     if bad.any():
-        raise InputError(f"{int(bad.sum())} of its {len(faces)} faces have a NaN or infinite corner")
+        raise InputError(
+            f"{int(bad.sum())} of its {len(faces)} faces have a NaN or infinite corner"
+        )
     extent = used.max(axis=(0, 1)) - used.min(axis=(0, 1))
     size = float(extent.max())
     if not np.isfinite(size):
@@ -159,9 +161,7 @@ def _balanced(faces: Faces) -> bool:
     return _imbalance(faces) == 0
 
 
-def _outward(
-    vertices: Vertices, faces: Faces, *, keep_cavities: bool
-) -> tuple[Faces, int]:
+def _outward(vertices: Vertices, faces: Faces, *, keep_cavities: bool) -> tuple[Faces, int]:
     """Turn bodies that are inside out; one that lies within another is a cavity and stays."""
     count, body = igl.facet_components(faces)
     unit = (vertices - vertices.min(0)) / np.ptp(vertices, axis=0).max()

@@ -78,7 +78,9 @@ def _buffers(path: Path) -> list[str]:
         names = [buffer.get("uri", "") for buffer in tree.get("buffers", [])]
     except (ValueError, AttributeError):
         return []
-    return [name for name in names if isinstance(name, str) and name and not name.startswith("data:")]
+    return [
+        name for name in names if isinstance(name, str) and name and not name.startswith("data:")
+    ]
 
 
 def _paths(

@@ -151,7 +151,9 @@ def _check_stl(data: bytes) -> None:
         if not ends:
             raise InputError("the file is cut short: its last solid does not end")
     elif len(data) < 84 or len(data) < 84 + 50 * count:
-        wanted = f"{count} triangles need {84 + 50 * count} bytes" if len(data) >= 84 else "no header"
+        wanted = (
+            f"{count} triangles need {84 + 50 * count} bytes" if len(data) >= 84 else "no header"
+        )
         raise InputError(f"the file is cut short or no STL: {wanted}, it has {len(data)}")
 
 

@@ -148,7 +148,9 @@ def _objects(store: Store) -> Iterator[Finding]:
     done = store.rows(Status.DONE)
     error, transform = store.column("error"), store.column("transform")
     for row in done:
-        if not (np.isfinite(error[row]) and np.isfinite(transform[row]).all() and transform[row, 3]):
+        if not (
+            np.isfinite(error[row]) and np.isfinite(transform[row]).all() and transform[row, 3]
+        ):
             yield Finding("record", names[row], "its error or transform is not a number")
 
 

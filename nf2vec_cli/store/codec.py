@@ -21,7 +21,9 @@ class Encoded:
     arrays: dict[str, NDArray[np.generic]]
 
 
-def encode(theta: Floats, init: Floats, blocks: NDArray[np.int64], codec: str, bits: int) -> Encoded:
+def encode(
+    theta: Floats, init: Floats, blocks: NDArray[np.int64], codec: str, bits: int
+) -> Encoded:
     """Encode weights [B, P].
 
     exact: the bits of each float, XOR those of the init's: restores any float. compact: the

@@ -127,7 +127,12 @@ def _sign(handle: int) -> None:
         owner = getpass.getuser()
     except (KeyError, OSError):
         owner = str(os.getuid())
-    text = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+    text = {
+        "owner": owner,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.time(),
+    }
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(text).encode(), 0)
     os.fsync(handle)

@@ -52,7 +52,9 @@ COLUMNS = {
         _number("digest", "uint8", "first 16 bytes of the SHA-256 of the stored weights", 16),
         _number("size", "int64", "bytes of the source file"),
         _number("mtime", "int64", "source's time of change, nanoseconds since 1970"),
-        _number("transform", "float64", "centre x, y, z and scale: user = unit * scale + centre", 4),
+        _number(
+            "transform", "float64", "centre x, y, z and scale: user = unit * scale + centre", 4
+        ),
         _number("error", "float32", "mean field error near the surface, of the stored field"),
         _number("seconds", "float32", "CPU seconds of the fit, its query points included"),
         _number("seed", "int64", "seed of the object's fit"),

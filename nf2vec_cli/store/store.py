@@ -119,7 +119,9 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
     if not (path / "zarr.json").is_file():
         raise StoreError(f"{path} is not a store: it has no zarr.json")
     try:
-        group = zarr.open_group(DurableStore(path, read_only=mode == "r"), mode="r+" if mode == "a" else "r")
+        group = zarr.open_group(
+            DurableStore(path, read_only=mode == "r"), mode="r+" if mode == "a" else "r"
+        )
         attributes = dict(group.attrs)
     except (ValueError, KeyError, TypeError, OSError, zarr.errors.BaseZarrError) as error:
         raise StoreError(f"{path} is damaged: its metadata cannot be read: {error}") from error
@@ -271,10 +273,14 @@ class Store:
         instant leaves a row either done and whole, or to be done again.
         """
         index = np.asarray(list(rows), np.int64)
-        stored = encode(np.asarray(weights, np.float32), self.init, self.blocks, self.codec, self.bits)
+        stored = encode(
+            np.asarray(weights, np.float32), self.init, self.blocks, self.codec, self.bits
+        )
         for shard in np.unique(index // self.batch):
             part = np.flatnonzero(index // self.batch == shard)
-            self._write_shard(int(shard), index[part], {k: a[part] for k, a in stored.arrays.items()})
+            self._write_shard(
+                int(shard), index[part], {k: a[part] for k, a in stored.arrays.items()}
+            )
         self.update(index, digest=digests(stored), **columns)
         self.update(index, status=[Status.DONE] * len(index))
 
@@ -375,12 +381,21 @@ def _refuse_foreign(path: Path) -> None:
         if holds_store(path):
             raise StoreError(f"{path} holds a store already")
         for entry in path.iterdir():
-            if entry.name not in (*ours, "zarr.json") and not entry.name.startswith(".") and PARTIAL not in entry.name:
+            if (
+                entry.name not in (*ours, "zarr.json")
+                and not entry.name.startswith(".")
+                and PARTIAL not in entry.name
+            ):
                 raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
 
 
 def _array(
-    store: DurableStore, name: str, data: NDArray[Any], *, chunks: tuple[int, ...], compressors: Any = ()
+    store: DurableStore,
+    name: str,
+    data: NDArray[Any],
+    *,
+    chunks: tuple[int, ...],
+    compressors: Any = (),
 ) -> None:
     array = zarr.create_array(
         store,

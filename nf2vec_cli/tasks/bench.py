@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nf2vec_cli.config.fit import FitConfig, Preset, Recipe, fit_defaults
+from nf2vec_cli.config import Preset, Recipe
+from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.core.mlp import siren_forward
 from nf2vec_cli.fields import sdf
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.discover import ShapeRef
-from nf2vec_cli.shapes.mesh import Mesh, load_mesh, normalise
+from nf2vec_cli.shapes.mesh import load_mesh, normalise
 from nf2vec_cli.tasks.fit_object import field_values
 from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise
 from nf2vec_cli.tasks.score import Truth, field_error, field_surface
@@ -115,7 +116,7 @@ def _ours(shapes: list[_Shape], config: FitConfig, progress: Progress) -> FitBen
         quality.append(shape.quality(theta, spec))
         middle.append(_midpoint(shape.test, spec, theta, _fit(shape, config, seed=1)))
         progress.advance(1, shape.id)
-    return _row(config, np.mean(seconds), quality, middle, timed=config.steps)
+    return _row(config, float(np.mean(seconds)), quality, middle, timed=config.steps)
 
 
 def _fit(shape: _Shape, config: FitConfig, *, seed: int) -> Theta:
@@ -170,7 +171,7 @@ def authors_fit(init: Tensor, pools: list[Pool], config: FitConfig, *, steps: in
         y = labels.gather(1, index)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs, y)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     return torch.cat([p.detach().flatten(1) for p in stacked], dim=1)
 
@@ -185,7 +186,7 @@ def _midpoint(test: Pool, spec: NetworkSpec, a: Theta, b: Theta) -> tuple[float,
         outputs = torch.logit(sdf.labels(distance.double()), eps=1e-12)
         return float(sdf.loss(outputs, targets.double())[0].mean())
 
-    ends, middle = (loss(a) + loss(b)) / 2, loss((a + b) / 2)
+    ends, middle = (loss(a) + loss(b)) / 2, loss(((a + b) / 2).astype(np.float32))
     entropy = float(floor.double().mean())
     return middle / ends, (middle - entropy) / (ends - entropy)
 

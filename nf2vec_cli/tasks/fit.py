@@ -25,7 +25,7 @@ from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, create_store, holds_store, open_store
 from nf2vec_cli.tasks.fit_object import Failed, Fitted, Job, fit_jobs
 from nf2vec_cli.tasks.optimise import network_of
-from nf2vec_cli.tasks.plan import Item, Plan, plan_objects
+from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import available_cores
 
 STUDIED = 8  # objects of a run on which every codec is measured
@@ -223,13 +223,13 @@ def _labels(ref: ShapeRef) -> dict[str, list[str]]:
 
 def _registered(store: Store, plan: Plan) -> list[Item]:
     """Give every object a row; then sort by row, so that a shard's objects come together."""
-    new = [item for item in plan.todo if item.row is None]
+    new = [item for item in plan.todo if item.row == NEW]
     rows = store.register(
         [Entry(i.ref.id, i.ref.source, i.ref.class_name, i.ref.split) for i in new]
     )
     placed = [replace(item, row=int(row)) for item, row in zip(new, rows, strict=True)]
-    known = [item for item in plan.todo if item.row is not None]
-    return sorted(placed + known, key=lambda item: item.row or 0)
+    known = [item for item in plan.todo if item.row != NEW]
+    return sorted(placed + known, key=lambda item: item.row)
 
 
 def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
@@ -243,7 +243,7 @@ def _by_shard(
 ) -> Iterator[list[tuple[Item, Outcome]]]:
     """Collect outcomes until a shard's are complete: a shard is written once."""
     pairs = zip(items, outcomes, strict=True)
-    for _, group in groupby(pairs, key=lambda pair: (pair[0].row or 0) // batch):
+    for _, group in groupby(pairs, key=lambda pair: pair[0].row // batch):
         done = []
         for item, outcome in group:
             if isinstance(outcome, Failed):

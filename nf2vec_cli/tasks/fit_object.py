@@ -22,8 +22,9 @@ from nf2vec_cli.core.mlp import siren_values
 from nf2vec_cli.errors import InputError, Nf2vecError
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.discover import fingerprint
-from nf2vec_cli.shapes.mesh import Mesh, load_mesh, normalise
+from nf2vec_cli.shapes.mesh import load_mesh, normalise
 from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip
 from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise
 from nf2vec_cli.tasks.spread import WorkerDied, spread

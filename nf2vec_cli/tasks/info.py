@@ -132,7 +132,7 @@ def _codecs(store: Store) -> list[dict[str, Any]]:
     for run in store.runs():
         for name, figures in run.get("summary", {}).get("codecs", {}).items():
             found[name].append(figures)
-    table = []
+    table: list[dict[str, Any]] = []
     for name, figures in found.items():
         objects = sum(f["objects"] for f in figures)
         size, error = (

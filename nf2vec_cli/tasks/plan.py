@@ -13,6 +13,8 @@ from nf2vec_cli.shapes.discover import ShapeRef, fingerprint
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
 
+NEW = -1
+
 
 class Why(StrEnum):
     """Why an object is to be fitted."""
@@ -27,11 +29,11 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One object to fit; `row` is None until it is registered in the store."""
+    """One object to fit; `row` is NEW until it is registered in the store."""
 
     ref: ShapeRef
     why: Why
-    row: int | None = None
+    row: int = NEW
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from nf2vec_cli.errors import InputError, StoreError
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.discover import fingerprint
-from nf2vec_cli.shapes.mesh import Mesh, load_mesh
+from nf2vec_cli.shapes.mesh import load_mesh
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.score import Truth, field_surface
@@ -210,9 +210,6 @@ def _write(mesh: trimesh.Trimesh, file: Path) -> None:
     """Write under another name first, so that a killed run leaves no half mesh."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
-    part.write_bytes(_bytes(mesh.export(file_type=file.suffix[1:])))
-    os.replace(part, file)
-
-
-def _bytes(exported: bytes | str) -> bytes:
-    return exported.encode() if isinstance(exported, str) else exported
+    data = mesh.export(file_type=file.suffix[1:])
+    part.write_bytes(data if isinstance(data, bytes) else str(data).encode())
+    part.replace(file)

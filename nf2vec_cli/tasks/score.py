@@ -12,7 +12,7 @@ from nf2vec_cli.fields import sdf
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.metrics import SurfaceScore, surface_distance, surface_score
 from nf2vec_cli.models.network import NetworkSpec
-from nf2vec_cli.shapes.mesh import Mesh
+from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.sample import surface_points
 from nf2vec_cli.tasks.fit_object import field_values
 

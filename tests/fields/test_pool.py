@@ -6,7 +6,11 @@ from nf2vec_cli.fields.pool import draw_stratified, draw_uniform
 def distances() -> np.ndarray:
     rng = np.random.default_rng(0)
     return np.concatenate(
-        [rng.uniform(-0.005, 0.005, 600), rng.uniform(0.005, 0.02, 300), rng.uniform(0.02, 0.1, 100)]
+        [
+            rng.uniform(-0.005, 0.005, 600),
+            rng.uniform(0.005, 0.02, 300),
+            rng.uniform(0.02, 0.1, 100),
+        ]
     ).astype(np.float32)
 
 

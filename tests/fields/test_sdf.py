@@ -8,9 +8,7 @@ from nf2vec_cli.shapes.mesh import Mesh
 
 
 def mesh_of(shape: trimesh.Trimesh) -> Mesh:
-    return Mesh(
-        np.asarray(shape.vertices, float), np.asarray(shape.faces), shape.is_watertight, ()
-    )
+    return Mesh(np.asarray(shape.vertices, float), np.asarray(shape.faces), shape.is_watertight, ())
 
 
 def box(size: float, centre=(0, 0, 0)) -> trimesh.Trimesh:
