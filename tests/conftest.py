@@ -28,7 +28,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
 
     def run_app(*args: object, stdin: str | None = None) -> Outcome:
         result = CliRunner().invoke(
-            app, [str(arg) for arg in args], input=stdin, catch_exceptions=False
+            app,
+            [str(arg) for arg in args],
+            input=stdin,
+            catch_exceptions=False,
+            prog_name="nf2vec",
         )
         return Outcome(result.exit_code, result.stdout, result.stderr)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
-import igl
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from nf2vec_cli.errors import InputError
+from nf2vec_cli.shapes.orient import Faces, Vertices, open_edges, orient
 
-Vertices = NDArray[np.float64]
-Faces = NDArray[np.int64]
-# distances, relative to the bounding box's diagonal, within which vertices are one: equal; apart
-# by the rounding of a 32-bit file; apart by the rounding of a text file with five digits
-MERGE = (0.0, 1e-7, 1e-5)
+# distances, relative to the bounding box's diagonal, within which vertices at open edges are one:
+# the rounding of a 32-bit file, and that of a text file with five digits
+MERGE = (1e-7, 1e-5)
 FOLDED = 0.01  # largest share of faces that may be taken for folded slivers
+LARGEST = 1e100  # sizes beyond it, or below its inverse, overflow when they are squared
 
 
 @dataclass(frozen=True)
@@ -35,156 +38,159 @@ class Mesh:
 def clean(vertices: Vertices, faces: Faces) -> Mesh:
     """Merge vertices, drop doubled and collapsed faces, make windings agree and face outward.
 
-    Vertices are merged as little as it takes: a tolerance is tried only if the mesh is open
-    without it, and kept only if it closes the mesh, since it can collapse thin walls.
+    Vertices are merged as little as it takes: equal ones first; a tolerance is tried only if the
+    mesh is open without it, and kept only if it closes the mesh, since it can collapse thin walls.
 
     Raises:
         InputError: there is a NaN or infinity, or no area.
     """
+    count = len(faces)
+    vertices, faces = _used(vertices, faces)
     _refuse_nonsense(vertices, faces)
-    best: Mesh | None = None
+    vertices, faces = _merged(vertices, faces, _equal(vertices))
+    if not len(faces):
+        raise InputError("nothing is left of its faces once equal points are merged")
+    best = _best(vertices, faces)
+    diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     for tolerance in MERGE:
-        mesh = _oriented(*_merged(vertices, faces, tolerance))
-        if best is None or (mesh.watertight and not best.watertight):
-            best = mesh
         if best.watertight:
             break
-    assert best is not None  # MERGE is not empty
-    notes = _changes(faces, best)
-    return Mesh(best.vertices, best.faces, best.watertight, (*notes, *best.notes))
+        edges = open_edges(best.faces)
+        group = _close(best.vertices, np.unique(edges), tolerance * diagonal)
+        points, kept = _merged(best.vertices, best.faces, group)
+        if len(kept) and len(points) < len(best.vertices):
+            mesh = _best(points, kept)
+            best = mesh if mesh.watertight else best
+    notes = best.notes
+    if len(best.faces) < count:
+        notes = (f"{count - len(best.faces)} doubled or collapsed faces dropped", *notes)
+    return Mesh(*_used(best.vertices, best.faces), best.watertight, notes)
+
+
+def _used(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
+    """Leave out the vertices that no face names: they may hold anything."""
+    used = np.zeros(len(vertices), bool)
+    used[faces] = True
+    if used.all():
+        return vertices, faces
+    return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
 def _refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
-    used = vertices[faces]
-    bad = ~np.isfinite(used).all(axis=(1, 2))
+    bad = ~np.isfinite(vertices).all(axis=1)
     if bad.any():
-        raise InputError(
-            f"{int(bad.sum())} of its {len(faces)} faces have a NaN or infinite corner"
-        )
-    extent = used.max(axis=(0, 1)) - used.min(axis=(0, 1))
-    size = float(extent.max())
-    if not np.isfinite(size):
-        raise InputError("its size is beyond what numbers can hold")
+        wrong = int(bad[faces].any(axis=1).sum())
+        raise InputError(f"{wrong} of its {len(faces)} faces have a NaN or infinite corner")
+    with np.errstate(over="ignore"):
+        size = float(np.ptp(vertices, axis=0).max())
     if size == 0:
         raise InputError("all its points are the same")
-    edges = (used[:, 1:] - used[:, :1]) / size
-    area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1).sum() / 2
+    if not 1 / LARGEST < size < LARGEST:
+        raise InputError(f"its size ({size:g}) is beyond what numbers can hold")
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross((b - a) / size, (c - a) / size), axis=1).sum() / 2
     if area < 1e-9:
         raise InputError("its faces have no area")
 
 
-def _merged(vertices: Vertices, faces: Faces, tolerance: float) -> tuple[Vertices, Faces]:
-    """Make vertices one that are closer than `tolerance` of the diagonal; drop what collapses."""
-    used = np.unique(faces)
-    low, high = vertices[used].min(0), vertices[used].max(0)
-    moved = vertices - low
-    if tolerance:
-        cell = tolerance * float(np.linalg.norm(high - low))
-        keys = np.round(moved / cell).astype(np.int64)
-    else:
-        keys = (moved + 0.0).view(np.int64)  # + 0.0 makes -0.0 and 0.0 one
-    ordered = np.lexsort(keys.T)
-    fresh = np.ones(len(ordered), bool)
-    fresh[1:] = (np.diff(keys[ordered], axis=0) != 0).any(axis=1)
-    group = np.empty(len(ordered), np.int64)
-    group[ordered] = np.cumsum(fresh) - 1
-    faces = group[faces]
-    points = vertices[ordered[fresh]]
-    collapsed = (faces == np.roll(faces, 1, axis=1)).any(axis=1)
-    faces = faces[~collapsed]
-    faces = _single(faces)
-    kept = np.unique(faces)
-    place = np.zeros(len(points), np.int64)
-    place[kept] = np.arange(len(kept))
-    return points[kept], place[faces]
+def _equal(vertices: Vertices) -> NDArray[np.int64]:
+    """Number vertices so that equal ones have one number."""
+    return _numbered((np.ascontiguousarray(vertices) + 0.0).view(np.int64))  # -0.0 becomes 0.0
 
 
-def _single(faces: Faces) -> Faces:
-    """Keep one of the faces that have the same corners.
+def _numbered(keys: NDArray[np.int64]) -> NDArray[np.int64]:  # [V, 3] -> [V]
+    order = np.lexsort(keys.T)
+    ordered = keys[order]
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(fresh) - 1
+    return group
 
-    Two that look opposite ways cancel: merging corners leaves such pairs where a sliver folded
-    up, and one face alone would open the surface. Where they are many they are a sheet with two
-    sides, of which one is kept.
+
+def _close(
+    vertices: Vertices, some: NDArray[np.int64], distance: float
+) -> NDArray[np.int64]:  # [V]
+    """Number vertices so that those of `some` that are within `distance` have one number.
+
+    Rounding to a grid would part close points that lie on two sides of a line; of eight grids,
+    each shifted by half a cell along some axes, at least one holds them in one cell.
     """
-    corners, first, member = np.unique(
-        np.sort(faces, axis=1), axis=0, return_index=True, return_inverse=True
+    moved = (vertices[some] - vertices[some].min(0)) / (2 * distance)
+    links = [
+        np.stack(
+            [
+                np.arange(len(some)),
+                len(some) * k + _numbered(np.floor(moved + shift).astype(np.int64)),
+            ]
+        )
+        for k, shift in enumerate(product((0, 0.5), repeat=3), start=1)
+    ]
+    ends = np.concatenate(links, axis=1)
+    graph = coo_array(
+        (np.ones(ends.shape[1], bool), (ends[0], ends[1])), shape=(9 * len(some),) * 2
     )
+    group = np.arange(len(vertices))
+    group[some] = len(vertices) + connected_components(graph, directed=False)[1][: len(some)]
+    return np.unique(group, return_inverse=True)[1]
+
+
+def _merged(vertices: Vertices, faces: Faces, group: NDArray[np.int64]) -> tuple[Vertices, Faces]:
+    """Make one vertex of each group, its first; drop the faces that collapse."""
+    first = np.empty(int(group.max()) + 1, np.int64)
+    first[group[::-1]] = np.arange(len(group))[::-1]
+    faces = group[faces]
+    a, b, c = faces.T
+    whole = (a != b) & (b != c) & (c != a)
+    return vertices[first], faces if whole.all() else faces[whole]
+
+
+def _best(vertices: Vertices, faces: Faces) -> Mesh:
+    """Drop doubled faces in the way that leaves a closed surface, if there is one."""
+    fallback: Mesh | None = None
+    for kept in _without_doubles(faces):
+        mesh = Mesh(vertices, *_as_mesh(*orient(vertices, kept)))
+        if mesh.watertight:
+            return mesh
+        fallback = fallback or mesh
+    assert fallback is not None  # there is always a first way
+    return fallback
+
+
+def _as_mesh(faces: Faces, closed: bool, notes: list[str]) -> tuple[Faces, bool, tuple[str, ...]]:
+    return faces, closed, tuple(notes)
+
+
+def _without_doubles(faces: Faces) -> Iterator[Faces]:
+    """Give ways to drop faces that have the same corners, the likeliest first.
+
+    Those that look one way are the same face twice. Two that look opposite ways are a sheet with
+    two sides, of which one is kept; or, where they are few, the wall between two bodies or a
+    sliver that folded up when its corners were merged: they cancel, since one face alone would
+    open the surface. At last each is kept as often as it is not cancelled, as where two bodies
+    share a wall that they look at from the same side: this never opens what was closed.
+    """
+    corners = np.sort(faces, axis=1)
+    order = np.lexsort((corners[:, 2], corners[:, 0] * (int(corners.max()) + 1) + corners[:, 1]))
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (corners[order][1:] != corners[order][:-1]).any(axis=1)
+    if fresh.all():
+        yield faces
+        return
+    starts = np.flatnonzero(fresh)
     way = np.where(_even(faces), 1, -1)
-    net = np.zeros(len(corners), np.int64)
-    np.add.at(net, member.reshape(-1), way)
-    cancelled = net == 0
-    if cancelled.mean() > FOLDED:
-        cancelled[:] = False
-    return faces[np.sort(first[~cancelled])]
+    net = np.add.reduceat(way[order], starts)
+    first = order[starts]
+    single = np.where((way[first] * net < 0)[:, None], faces[first][:, ::-1], faces[first])
+    ways = [np.ones(len(net), np.int64), (net != 0).astype(np.int64)]
+    if (net == 0).mean() <= FOLDED:
+        ways.reverse()
+    for copies in (*ways, np.abs(net)):
+        if copies.any():
+            yield np.repeat(single, copies, axis=0)
 
 
 def _even(faces: Faces) -> NDArray[np.bool_]:
     """Tell which faces pass their corners in an even permutation of the sorted order."""
     a, b, c = faces.T
     return (a < b) & (b < c) | (b < c) & (c < a) | (c < a) & (a < b)
-
-
-def _oriented(vertices: Vertices, faces: Faces) -> Mesh:
-    if not len(faces):
-        raise InputError("nothing is left of its faces once equal points are merged")
-    notes = []
-    if not _balanced(faces):
-        turned, _ = igl.bfs_orient(faces)
-        if _imbalance(turned) < _imbalance(faces):
-            flipped = int((turned != faces).any(axis=1).sum())
-            notes.append(f"{min(flipped, len(faces) - flipped)} faces turned")
-            faces = turned
-    faces, inverted = _outward(vertices, faces, keep_cavities=not notes)
-    if inverted:
-        notes.append(f"{inverted} inside-out bodies turned")
-    return Mesh(vertices, faces, _balanced(faces), tuple(notes))
-
-
-def _directed_edges(faces: Faces) -> NDArray[np.int64]:
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    size = int(faces.max()) + 1
-    low, high = edges.min(axis=1), edges.max(axis=1)
-    # an edge's number, and +1 or -1 for the way it is passed
-    return np.stack([low * size + high, np.where(edges[:, 0] < edges[:, 1], 1, -1)], axis=1)
-
-
-def _imbalance(faces: Faces) -> int:
-    """Count the edges that are not passed as often one way as the other."""
-    edges = _directed_edges(faces)
-    order = np.argsort(edges[:, 0], kind="stable")
-    names, ways = edges[order, 0], edges[order, 1]
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-    return int((np.add.reduceat(ways, starts) != 0).sum())
-
-
-def _balanced(faces: Faces) -> bool:
-    return _imbalance(faces) == 0
-
-
-def _outward(vertices: Vertices, faces: Faces, *, keep_cavities: bool) -> tuple[Faces, int]:
-    """Turn bodies that are inside out; one that lies within another is a cavity and stays."""
-    count, body = igl.facet_components(faces)
-    unit = (vertices - vertices.min(0)) / np.ptp(vertices, axis=0).max()
-    corners = unit[faces]
-    volume = np.zeros(count)
-    six = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
-    np.add.at(volume, body, six)
-    negative = np.flatnonzero(volume < -1e-12)
-    if not len(negative):
-        return faces, 0
-    if keep_cavities and len(negative) < count:
-        others = faces[~np.isin(body, negative)]
-        first = np.array([np.flatnonzero(body == b)[0] for b in negative])
-        inside = igl.fast_winding_number(unit, others, corners[first].mean(axis=1)) > 0.5
-        negative = negative[~inside]
-    turn = np.isin(body, negative)
-    faces = faces.copy()
-    faces[turn] = faces[turn][:, ::-1]
-    return faces, len(negative)
-
-
-def _changes(faces: Faces, mesh: Mesh) -> list[str]:
-    notes = []
-    if len(mesh.faces) < len(faces):
-        notes.append(f"{len(faces) - len(mesh.faces)} doubled or collapsed faces dropped")
-    return notes

@@ -169,7 +169,9 @@ def fit_shapes(
         tally = _Tally(opened)
         with progress:
             progress.start(len(items), "fit")
-            outcomes = fit_jobs(jobs_of, opened.init, device=target, workers=workers)
+            outcomes = fit_jobs(
+                jobs_of, opened.init, device=target, workers=workers, size=opened.batch
+            )
             for batch in _by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
         result = tally.result(plan)
@@ -244,12 +246,17 @@ def _by_shard(
     """Collect outcomes until a shard's are complete: a shard is written once."""
     pairs = zip(items, outcomes, strict=True)
     for _, group in groupby(pairs, key=lambda pair: pair[0].row // batch):
-        done = []
-        for item, outcome in group:
-            if isinstance(outcome, Failed):
-                progress.note(f"{item.ref.id}: {outcome.reason}")
-            progress.advance(1, item.ref.id)
-            done.append((item, outcome))
+        done: list[tuple[Item, Outcome]] = []
+        try:
+            for item, outcome in group:
+                if isinstance(outcome, Failed):
+                    progress.note(f"{item.ref.id}: {outcome.reason}")
+                progress.advance(1, item.ref.id)
+                done.append((item, outcome))
+        except KeyboardInterrupt:
+            if done:
+                yield done  # what is finished is kept
+            raise
         yield done
 
 

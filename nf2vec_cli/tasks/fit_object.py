@@ -73,15 +73,16 @@ class Failed:
 
 
 def fit_jobs(
-    jobs: Iterable[Job], init: Theta, *, device: torch.device, workers: int
+    jobs: Iterable[Job], init: Theta, *, device: torch.device, workers: int, size: int
 ) -> Iterator[Fitted | Failed]:
-    """Fit each job's object, in order: one a worker process on a CPU, many at once on a GPU."""
+    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU."""
     if device.type == "cpu":
         for outcome in spread(partial(fit_object, init=init), jobs, workers=workers):
             yield _lost() if isinstance(outcome, WorkerDied) else outcome
         return
     queue = iter(jobs)
-    while batch := list(islice(queue, 64)):
+    queue = iter(jobs)
+    while batch := list(islice(queue, size)):
         yield from _fit_together(batch, init, device, workers)
 
 
