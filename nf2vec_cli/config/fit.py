@@ -37,7 +37,7 @@ class FitConfig(StrictModel):
     momentum: float = Field(0.8, ge=0, lt=1, description="Momentum of Muon, and Adam's beta1.")
     beta2: float = Field(0.99, gt=0, lt=1, description="Adam's second-moment decay.")
     newton_schulz: PositiveInt = Field(
-        5, description="Iterations that make Muon's step orthogonal."
+        3, description="Iterations that make Muon's step orthogonal."
     )
     decay: Literal["linear", "none"] = Field("linear", description="Step size over the steps.")
     seed: NonNegativeInt = Field(0, description="Seed; each object's own is derived from its id.")

@@ -32,7 +32,7 @@ def _fused() -> Callable[[Any, Any], None] | None:
         return None
     try:
         from nf2vec_cli.core.cpu.sine import sincos
-    except ModuleNotFoundError:
+    except (ImportError, RuntimeError):  # not installed, or no folder for its compiled code
         return None
     return sincos
 

@@ -77,7 +77,7 @@ def _used(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
 
 
 def _refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
-    bad = ~np.isfinite(vertices).all(axis=1)
+    bad: NDArray[np.bool_] = ~np.isfinite(vertices).all(axis=1)
     if bad.any():
         wrong = int(bad[faces].any(axis=1).sum())
         raise InputError(f"{wrong} of its {len(faces)} faces have a NaN or infinite corner")
@@ -149,16 +149,13 @@ def _best(vertices: Vertices, faces: Faces) -> Mesh:
     """Drop doubled faces in the way that leaves a closed surface, if there is one."""
     fallback: Mesh | None = None
     for kept in _without_doubles(faces):
-        mesh = Mesh(vertices, *_as_mesh(*orient(vertices, kept)))
+        turned, closed, notes = orient(vertices, kept)
+        mesh = Mesh(vertices, turned, closed, tuple(notes))
         if mesh.watertight:
             return mesh
         fallback = fallback or mesh
     assert fallback is not None  # there is always a first way
     return fallback
-
-
-def _as_mesh(faces: Faces, closed: bool, notes: list[str]) -> tuple[Faces, bool, tuple[str, ...]]:
-    return faces, closed, tuple(notes)
 
 
 def _without_doubles(faces: Faces) -> Iterator[Faces]:
@@ -193,4 +190,5 @@ def _without_doubles(faces: Faces) -> Iterator[Faces]:
 def _even(faces: Faces) -> NDArray[np.bool_]:
     """Tell which faces pass their corners in an even permutation of the sorted order."""
     a, b, c = faces.T
-    return (a < b) & (b < c) | (b < c) & (c < a) | (c < a) & (a < b)
+    even: NDArray[np.bool_] = (a < b) & (b < c) | (b < c) & (c < a) | (c < a) & (a < b)
+    return even

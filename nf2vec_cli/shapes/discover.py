@@ -10,8 +10,12 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from errno import EINVAL
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
+from urllib.parse import unquote
 
 from nf2vec_cli.errors import InputError, UsageFault
 from nf2vec_cli.shapes.mesh import SUFFIXES
@@ -45,7 +49,8 @@ def discover(
         source: a folder; a mesh file; a text file (.txt, .lst) of paths, one a line; or "-" for
             paths on standard input. CLASS/SPLIT/NAME.ext and CLASS/NAME.ext give the labels.
         root: folder that ids are relative to. Default: the folder; the list's folder; here.
-        labels: CSV file with columns name, class, split; its names are ids or file names.
+        labels: CSV file with columns name, class, split (which may be missing); its names are ids
+            or file names, with or without suffix and folders.
         stdin: lines to read instead of standard input.
 
     Raises:
@@ -63,10 +68,12 @@ def discover(
 def fingerprint(path: Path) -> tuple[bytes, int, int]:
     """Give a source's SHA-256, size and time of change [ns]; a .gltf's buffers count as content."""
     stat = path.stat()
+    if not S_ISREG(stat.st_mode):  # reading a pipe would wait for ever
+        raise OSError(EINVAL, "it is no regular file")
     digest = sha256(path.read_bytes())
     if path.suffix.lower() == ".gltf":
         for name in _buffers(path):
-            side = path.parent / name
+            side = path.parent / unquote(name)
             if side.resolve().is_relative_to(path.parent.resolve()) and side.is_file():
                 digest.update(side.read_bytes())
     return digest.digest(), stat.st_size, stat.st_mtime_ns
@@ -76,7 +83,7 @@ def _buffers(path: Path) -> list[str]:
     try:
         tree = json.loads(path.read_bytes())
         names = [buffer.get("uri", "") for buffer in tree.get("buffers", [])]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return []
     return [
         name for name in names if isinstance(name, str) and name and not name.startswith("data:")
@@ -125,12 +132,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _listed(lines: Iterable[str], folder: Path) -> list[Path]:
     texts = (line.rstrip("\r\n") for line in lines)
     wanted = (text for text in texts if text.strip() and not text.lstrip().startswith("#"))
-    return list(dict.fromkeys(folder / text for text in wanted))
+    return list(dict.fromkeys(_absolute(folder / text) for text in wanted))
 
 
 def _named(paths: list[Path], base: Path) -> Iterator[ShapeRef]:
-    root = Path(os.path.abspath(base))
-    places = sorted((_place(Path(os.path.abspath(path)), root), path) for path in paths)
+    root = _absolute(base)
+    places = sorted((_place(path, root), path) for path in map(_absolute, paths))
     taken: set[str] = set()
     for source, path in places:
         plain = PurePosixPath(source)
@@ -141,7 +148,12 @@ def _named(paths: list[Path], base: Path) -> Iterator[ShapeRef]:
             raise UsageFault(f"two shapes have the id {name!r}")
         taken.add(name)
         class_name, split = _labels_of(plain)
-        yield ShapeRef(name, Path(os.path.abspath(path)), source, class_name, split)
+        yield ShapeRef(name, path, source, class_name, split)
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path absolute, without `..`; links stay, since a name may be a link."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _place(path: Path, root: Path) -> str:
@@ -162,7 +174,9 @@ def _labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
     used: set[str] = set()
     found = []
     for ref in refs:
-        key = next((k for k in (ref.id, PurePosixPath(ref.id).name) if k in table), None)
+        source = unicodedata.normalize("NFC", ref.source)
+        keys = (ref.id, source, PurePosixPath(ref.id).name, PurePosixPath(source).name)
+        key = next((key for key in keys if key in table), None)
         if key is None:
             found.append(ref)
             continue
@@ -183,14 +197,21 @@ def _read_labels(file: Path) -> dict[str, tuple[str, str]]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}") from error
-    reader = csv.DictReader(text.splitlines())
-    if not {"name", "class"} <= set(reader.fieldnames or ()):
-        raise InputError(f"{file} line 1: the columns name, class and split are needed")
+    reader = csv.DictReader(StringIO(text, newline=""))
     table: dict[str, tuple[str, str]] = {}
-    for row in reader:
-        name = unicodedata.normalize("NFC", (row["name"] or "").strip())
-        split = (row.get("split") or "").strip()
-        if name in table:
-            raise InputError(f"{file} line {reader.line_num}: {name!r} is there twice")
-        table[name] = ((row["class"] or "").strip(), SPLITS.get(split.lower(), split))
+    try:
+        missing = [name for name in ("name", "class") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{file} line 1: there is no column {' and no '.join(missing)}")
+        for row in reader:
+            name, class_name, split = (
+                unicodedata.normalize("NFC", (row.get(key) or "").strip())
+                for key in ("name", "class", "split")
+            )
+            if name in table:
+                raise InputError(f"{file} line {reader.line_num}: {name!r} is there twice")
+            if name:
+                table[name] = (class_name, SPLITS.get(split.lower(), split))
+    except csv.Error as error:
+        raise InputError(f"{file} line {reader.line_num}: {error}") from error
     return table

@@ -6,7 +6,8 @@ import json
 import logging
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from nf2vec_cli.shapes.clean import Mesh, clean
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 TEXT = (".obj", ".off")  # kinds that some tools write as UTF-16
+TRIANGLES, FAN = 4, 6  # modes of a glTF primitive
 Vertices = NDArray[np.float64]
 Faces = NDArray[np.int64]
 
@@ -41,10 +43,10 @@ def load_mesh(path: Path) -> Mesh:
     if suffix not in SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is not a mesh format we read")
     data = path.read_bytes()
-    if not data.strip():
+    if not data or data.isspace():
         raise InputError("the file is empty")
-    data = _checked(data, suffix)
-    vertices, faces = _flatten(_parse(data, suffix, path))
+    with _reasons(suffix):
+        vertices, faces = _flatten(_parse(_checked(data, suffix), suffix, path.parent))
     return clean(vertices, faces)
 
 
@@ -69,21 +71,33 @@ def normalise(
     return moved / scale, centre, scale
 
 
-def _parse(data: bytes, suffix: str, path: Path) -> Any:
-    resolver = _FolderResolver(path.parent) if suffix == ".gltf" else None
-    options = {"skip_materials": True} if suffix == ".obj" else {}
+def _parse(data: bytes, suffix: str, folder: Path) -> Any:
+    options: dict[str, Any] = {}
+    if suffix in (".obj", ".glb", ".gltf"):
+        options["skip_materials"] = True
+    if suffix in (".glb", ".gltf"):
+        options["resolver"] = _FolderResolver(folder if suffix == ".gltf" else None)
+    return trimesh.load_scene(BytesIO(data), file_type=suffix[1:], process=False, **options)
+
+
+@contextmanager
+def _reasons(suffix: str) -> Iterator[None]:
+    """Turn whatever a parser does with a corrupt file into a reason."""
     logger = logging.getLogger("trimesh")
     before = logger.level
-    logger.setLevel(logging.CRITICAL)  # what it logs, we turn into reasons
+    logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return trimesh.load_scene(
-                BytesIO(data), file_type=suffix[1:], resolver=resolver, process=False, **options
-            )
+            yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # a parser meets any error on a corrupt file
+    except IndexError as error:
+        raise InputError(
+            f"the file is corrupt, cut short or no {suffix[1:].upper()}: "
+            "it points to something that is not there, such as a face to a vertex"
+        ) from error
+    except Exception as error:
         what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(f"the file is corrupt or no {suffix[1:].upper()}: {what}") from error
     finally:
@@ -170,24 +184,34 @@ def _check_glb(data: bytes) -> None:
 def _check_gltf(data: bytes) -> None:
     try:
         tree = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("the file is corrupt: its JSON cannot be read") from error
     # without a decoder a compressed mesh would load as zeros
-    used = tree.get("extensionsRequired", []) if isinstance(tree, dict) else []
-    packed = [name for name in used if "compression" in name.lower()]
+    packed = [name for name in tree.get("extensionsRequired", []) if "compression" in name.lower()]
     if packed:
         kind = "draco" if "draco" in packed[0].lower() else packed[0]
         raise InputError(f"its geometry is compressed ({kind}): save it without compression")
+    parts = [part for mesh in tree.get("meshes", []) for part in mesh["primitives"]]
+    if any(part.get("mode", TRIANGLES) == FAN for part in parts):
+        raise InputError("it has triangle fans, which we do not read: save it as triangles")
+    accessors = tree.get("accessors", [])
+    named = [part.get("attributes", {}).get("POSITION") for part in parts]
+    named += [part.get("indices") for part in parts]
+    for accessor in [accessors[number] for number in named if number is not None]:
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise InputError("its geometry is compressed or sparse: save it as plain triangles")
 
 
-class _FolderResolver(Resolver):  # type: ignore[misc]
-    """Opens the side files of a .gltf, from its own folder only."""
+class _FolderResolver(Resolver):
+    """Opens the side files of a .gltf, from its own folder only; None: it may have none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def get(self, name: str) -> bytes:
         """Read one side file."""
+        if self.folder is None:
+            raise InputError(f"it needs another file, {str(name)!r}: only a .gltf may")
         plain = PurePosixPath(unquote(str(name)))
         target = self.folder.joinpath(*plain.parts)
         outside = plain.is_absolute() or ".." in plain.parts
@@ -200,7 +224,7 @@ class _FolderResolver(Resolver):  # type: ignore[misc]
 
     def namespaced(self, namespace: str) -> _FolderResolver:
         """A folder below; not used by the formats we read."""
-        return _FolderResolver(self.folder / namespace)
+        return _FolderResolver(self.folder and self.folder / namespace)
 
     def write(self, name: str, data: bytes) -> None:
         """Refuse: reading a mesh writes nothing."""

@@ -82,7 +82,7 @@ def bench_fit(
     theirs = FitConfig(**fit_defaults(preset, Recipe.paper) | {"normalise": ours.normalise})
     shapes = [_Shape(ref, ours) for ref in refs]
     with one_thread(), progress:
-        progress.start(2 * len(shapes) + 1, f"bench {preset}")
+        progress.start(len(shapes), f"{preset}, ours")
         yield _ours(shapes, ours, progress)
         yield _authors(shapes, theirs, authors_steps, progress)
 
@@ -139,9 +139,11 @@ def _authors(shapes: list[_Shape], config: FitConfig, timed: int, progress: Prog
     ]
     prepared = time.process_time() - started
     started = time.process_time()
-    thetas = authors_fit(siren_init(spec, seed=config.init_seed), pools, config, steps=timed)
+    progress.start(timed, f"{config.preset}, the authors' engine")
+    init = siren_init(spec, seed=config.init_seed)
+    thetas = authors_fit(init, pools, config, steps=timed, progress=progress)
     spent = (time.process_time() - started) * config.steps / timed
-    progress.advance(1, "the authors' engine")
+    progress.start(len(shapes), f"{config.preset}, the authors' quality")
     quality = []
     for shape, theta in zip(shapes, thetas.numpy(), strict=True):
         whole = theta if timed == config.steps else _fit(shape, config, seed=0)
@@ -150,7 +152,14 @@ def _authors(shapes: list[_Shape], config: FitConfig, timed: int, progress: Prog
     return _row(config, (prepared + spent) / len(shapes), quality, [], timed=timed)
 
 
-def authors_fit(init: Tensor, pools: list[Pool], config: FitConfig, *, steps: int) -> Tensor:
+def authors_fit(
+    init: Tensor,
+    pools: list[Pool],
+    config: FitConfig,
+    *,
+    steps: int,
+    progress: Progress | None = None,
+) -> Tensor:
     """Fit as the authors' code does: autograd, Adam over stacked networks, mean over all points.
 
     init: [P]. Returns theta [B, P] after `steps` steps.
@@ -173,6 +182,8 @@ def authors_fit(init: Tensor, pools: list[Pool], config: FitConfig, *, steps: in
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        if progress:
+            progress.advance(1)
     return torch.cat([p.detach().flatten(1) for p in stacked], dim=1)
 
 
