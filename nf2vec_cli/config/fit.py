@@ -24,8 +24,8 @@ class FitConfig(StrictModel):
     init_seed: NonNegativeInt = Field(0, description="Seed of the shared init of a new store.")
 
     steps: PositiveInt = Field(150, description="Optimiser steps for each object.")
-    points: PositiveInt = Field(2_000, description="Query points in each step.")
-    pool: int = Field(100_000, ge=1_000, description="Query points prepared for each object.")
+    points: PositiveInt = Field(1_500, description="Query points in each step.")
+    pool: int = Field(50_000, ge=1_000, description="Query points prepared for each object.")
     draw: Literal["stratified", "uniform"] = Field(
         "stratified", description="How a step's points come from the pool."
     )
@@ -67,7 +67,13 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 # the fast recipe differs with the width: a wider network wants fewer, larger steps
 FAST: dict[Preset, dict[str, Any]] = {
     Preset.small: {},
-    Preset.paper: {"steps": 120, "points": 2_500, "muon_rate": 6e-3, "newton_schulz": 2},
+    Preset.paper: {
+        "steps": 120,
+        "points": 2_500,
+        "pool": 100_000,
+        "muon_rate": 6e-3,
+        "newton_schulz": 2,
+    },
 }
 AUTHORS: dict[str, Any] = {
     "steps": 500,

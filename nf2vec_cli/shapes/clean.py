@@ -55,10 +55,10 @@ def clean(vertices: Vertices, faces: Faces) -> Mesh:
     for tolerance in MERGE:
         if best.watertight:
             break
-        edges = open_edges(best.faces)
-        group = _close(best.vertices, np.unique(edges), tolerance * diagonal)
-        points, kept = _merged(best.vertices, best.faces, group)
-        if len(kept) and len(points) < len(best.vertices):
+        loose = np.unique(open_edges(best.faces))
+        group = _close(vertices, loose, tolerance * diagonal)
+        points, kept = _merged(vertices, faces, group)
+        if len(kept) and len(points) < len(vertices):
             mesh = _best(points, kept)
             best = mesh if mesh.watertight else best
     notes = best.notes
@@ -77,9 +77,9 @@ def _used(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
 
 
 def _refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
-    bad: NDArray[np.bool_] = ~np.isfinite(vertices).all(axis=1)
-    if bad.any():
-        wrong = int(bad[faces].any(axis=1).sum())
+    finite = np.asarray(np.isfinite(vertices).all(axis=1))
+    if not finite.all():
+        wrong = len(faces) - int(finite[faces].all(axis=1).sum())
         raise InputError(f"{wrong} of its {len(faces)} faces have a NaN or infinite corner")
     with np.errstate(over="ignore"):
         size = float(np.ptp(vertices, axis=0).max())
