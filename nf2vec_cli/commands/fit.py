@@ -101,7 +101,7 @@ def fit(
     if result.open_surfaces:
         output.warn(
             f"{result.open_surfaces} fitted shapes are open surfaces, where a sign means little: "
-            f"`nf2vec info {store} --open` lists them, `--field udf` needs no sign"
+            f"`nf2vec info {store} --open` lists them (`--field udf`, without sign, is to come)"
         )
     if result.failed:
         raise PartialFailure(

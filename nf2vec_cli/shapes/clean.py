@@ -16,7 +16,8 @@ from nf2vec_cli.shapes.orient import Faces, Vertices, open_edges, orient
 
 # distances, relative to the bounding box's diagonal, within which vertices at open edges are one:
 # the rounding of a 32-bit file, and that of a text file with five digits
-MERGE = (1e-7, 1e-5)
+MERGE = (2.5e-7, 1e-5)
+BITS = 21  # of a grid's coordinate: the finest tolerance leaves 2 million cells along an axis
 FOLDED = 0.01  # largest share of faces that may be taken for folded slivers
 LARGEST = 1e100  # sizes beyond it, or below its inverse, overflow when they are squared
 
@@ -93,12 +94,9 @@ def _refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
         raise InputError("its faces have no area")
 
 
-def _equal(vertices: Vertices) -> NDArray[np.int64]:
+def _equal(vertices: Vertices) -> NDArray[np.int64]:  # [V]
     """Number vertices so that equal ones have one number."""
-    return _numbered((np.ascontiguousarray(vertices) + 0.0).view(np.int64))  # -0.0 becomes 0.0
-
-
-def _numbered(keys: NDArray[np.int64]) -> NDArray[np.int64]:  # [V, 3] -> [V]
+    keys = (np.ascontiguousarray(vertices) + 0.0).view(np.int64)  # + 0.0 makes -0.0 and 0.0 one
     order = np.lexsort(keys.T)
     ordered = keys[order]
     fresh = np.ones(len(order), bool)
@@ -117,21 +115,17 @@ def _close(
     each shifted by half a cell along some axes, at least one holds them in one cell.
     """
     moved = (vertices[some] - vertices[some].min(0)) / (2 * distance)
-    links = [
-        np.stack(
-            [
-                np.arange(len(some)),
-                len(some) * k + _numbered(np.floor(moved + shift).astype(np.int64)),
-            ]
-        )
-        for k, shift in enumerate(product((0, 0.5), repeat=3), start=1)
-    ]
+    links = []
+    for shift in product((0, 0.5), repeat=3):
+        x, y, z = np.floor(moved + shift).astype(np.int64).T
+        cell = (x << 2 * BITS) | (y << BITS) | z
+        order = np.argsort(cell)
+        same = np.flatnonzero(cell[order[1:]] == cell[order[:-1]])
+        links.append(np.stack([order[same], order[same + 1]]))
     ends = np.concatenate(links, axis=1)
-    graph = coo_array(
-        (np.ones(ends.shape[1], bool), (ends[0], ends[1])), shape=(9 * len(some),) * 2
-    )
+    graph = coo_array((np.ones(ends.shape[1], bool), (ends[0], ends[1])), shape=(len(some),) * 2)
     group = np.arange(len(vertices))
-    group[some] = len(vertices) + connected_components(graph, directed=False)[1][: len(some)]
+    group[some] = len(vertices) + connected_components(graph, directed=False)[1]
     return np.unique(group, return_inverse=True)[1]
 
 

@@ -141,9 +141,9 @@ def _named(paths: list[Path], base: Path) -> Iterator[ShapeRef]:
     taken: set[str] = set()
     for source, path in places:
         plain = PurePosixPath(source)
-        name = unicodedata.normalize("NFC", str(plain.with_suffix("")))
+        name = _text(str(plain.with_suffix("")))
         if name in taken:  # a/x.obj and a/x.stl: the later keeps its suffix
-            name = unicodedata.normalize("NFC", source)
+            name = _text(source)
         if name in taken:
             raise UsageFault(f"two shapes have the id {name!r}")
         taken.add(name)
@@ -166,7 +166,13 @@ def _labels_of(source: PurePosixPath) -> tuple[str, str]:
     folders = list(source.parts[:-1])
     split = next((SPLITS[part.lower()] for part in folders if part.lower() in SPLITS), "")
     classes = [part for part in folders if part.lower() not in SPLITS]
-    return (unicodedata.normalize("NFC", classes[0]) if classes else ""), split
+    return (_text(classes[0]) if classes else ""), split
+
+
+def _text(name: str) -> str:
+    """Compose letters; bytes of a file name that are no UTF-8 become escapes."""
+    raw = name.encode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", raw.decode("utf-8", "backslashreplace"))
 
 
 def _labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
@@ -174,7 +180,7 @@ def _labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
     used: set[str] = set()
     found = []
     for ref in refs:
-        source = unicodedata.normalize("NFC", ref.source)
+        source = _text(ref.source)
         keys = (ref.id, source, PurePosixPath(ref.id).name, PurePosixPath(source).name)
         key = next((key for key in keys if key in table), None)
         if key is None:
@@ -205,8 +211,7 @@ def _read_labels(file: Path) -> dict[str, tuple[str, str]]:
             raise InputError(f"{file} line 1: there is no column {' and no '.join(missing)}")
         for row in reader:
             name, class_name, split = (
-                unicodedata.normalize("NFC", (row.get(key) or "").strip())
-                for key in ("name", "class", "split")
+                _text((row.get(key) or "").strip()) for key in ("name", "class", "split")
             )
             if name in table:
                 raise InputError(f"{file} line {reader.line_num}: {name!r} is there twice")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -20,10 +18,9 @@ from trimesh.resolvers import Resolver
 
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.clean import Mesh, clean
+from nf2vec_cli.shapes.precheck import prechecked
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
-TEXT = (".obj", ".off")  # kinds that some tools write as UTF-16
-TRIANGLES, FAN = 4, 6  # modes of a glTF primitive
 Vertices = NDArray[np.float64]
 Faces = NDArray[np.int64]
 
@@ -46,7 +43,7 @@ def load_mesh(path: Path) -> Mesh:
     if not data or data.isspace():
         raise InputError("the file is empty")
     with _reasons(suffix):
-        vertices, faces = _flatten(_parse(_checked(data, suffix), suffix, path.parent))
+        vertices, faces = _flatten(_parse(prechecked(data, suffix), suffix, path.parent))
     return clean(vertices, faces)
 
 
@@ -92,14 +89,12 @@ def _reasons(suffix: str) -> Iterator[None]:
             yield
     except (InputError, MemoryError):
         raise
-    except IndexError as error:
-        raise InputError(
-            f"the file is corrupt, cut short or no {suffix[1:].upper()}: "
-            "it points to something that is not there, such as a face to a vertex"
-        ) from error
     except Exception as error:
         what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise InputError(f"the file is corrupt or no {suffix[1:].upper()}: {what}") from error
+        if isinstance(error, IndexError | KeyError):
+            what = "it points to something that is not there, such as a face to a vertex"
+        kind = suffix[1:].upper()
+        raise InputError(f"the file is corrupt, cut short or no {kind}: {what}") from error
     finally:
         logger.setLevel(before)
 
@@ -135,71 +130,6 @@ def _flatten(scene: Any) -> tuple[Vertices, Faces]:
             raise InputError(f"the file holds {points} points and no faces: a cloud, not a mesh")
         raise InputError("the file holds no faces")
     return np.concatenate(vertices), np.concatenate(faces)
-
-
-def _checked(data: bytes, suffix: str) -> bytes:
-    """Refuse what the parser would take for something else; decode UTF-16 text."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") and suffix in TEXT:
-        try:
-            return data.decode("utf-16").encode()
-        except UnicodeDecodeError as error:
-            raise InputError("the file is cut short, or no UTF-16 text") from error
-    checks: dict[str, Callable[[bytes], None]] = {
-        ".stl": _check_stl,
-        ".glb": _check_glb,
-        ".gltf": _check_gltf,
-    }
-    if suffix in checks:
-        checks[suffix](data)
-    return data
-
-
-def _check_stl(data: bytes) -> None:
-    if len(data) >= 84:
-        count = int(struct.unpack("<I", data[80:84])[0])
-        if len(data) == 84 + 50 * count:
-            return
-    ends = b"endsolid" in data[-400:].lower()
-    if data.lstrip()[:5].lower() == b"solid" and (ends or b"facet" in data[:1024].lower()):
-        # an ASCII file that was cut in two reads as an empty scene
-        if not ends:
-            raise InputError("the file is cut short: its last solid does not end")
-    elif len(data) < 84 or len(data) < 84 + 50 * count:
-        wanted = (
-            f"{count} triangles need {84 + 50 * count} bytes" if len(data) >= 84 else "no header"
-        )
-        raise InputError(f"the file is cut short or no STL: {wanted}, it has {len(data)}")
-
-
-def _check_glb(data: bytes) -> None:
-    if len(data) < 20 or data[:4] != b"glTF":
-        raise InputError("the file is no GLB, or cut short")
-    (length,) = struct.unpack("<I", data[8:12])
-    if length > len(data):
-        raise InputError(f"the file is cut short: it promises {length} bytes and has {len(data)}")
-    (size,) = struct.unpack("<I", data[12:16])
-    _check_gltf(data[20 : 20 + size])
-
-
-def _check_gltf(data: bytes) -> None:
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError("the file is corrupt: its JSON cannot be read") from error
-    # without a decoder a compressed mesh would load as zeros
-    packed = [name for name in tree.get("extensionsRequired", []) if "compression" in name.lower()]
-    if packed:
-        kind = "draco" if "draco" in packed[0].lower() else packed[0]
-        raise InputError(f"its geometry is compressed ({kind}): save it without compression")
-    parts = [part for mesh in tree.get("meshes", []) for part in mesh["primitives"]]
-    if any(part.get("mode", TRIANGLES) == FAN for part in parts):
-        raise InputError("it has triangle fans, which we do not read: save it as triangles")
-    accessors = tree.get("accessors", [])
-    named = [part.get("attributes", {}).get("POSITION") for part in parts]
-    named += [part.get("indices") for part in parts]
-    for accessor in [accessors[number] for number in named if number is not None]:
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise InputError("its geometry is compressed or sparse: save it as plain triangles")
 
 
 class _FolderResolver(Resolver):

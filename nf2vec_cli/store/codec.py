@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 CODECS = (("exact", 8), ("compact", 8), ("compact", 7), ("compact", 6), ("compact", 5))
-ZSTD_LEVEL = 3  # higher levels gain below 0.5 % on quantised differences and cost 5 times as long
+ZSTD_LEVEL = 3  # levels 1 to 19 give the same size on quantised differences, within 0.1 %
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +22,13 @@ from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, create_store, holds_store, open_store
-from nf2vec_cli.tasks.fit_object import Failed, Fitted, Job, fit_jobs
+from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
+from nf2vec_cli.tasks.fit_object import Job, fit_jobs
 from nf2vec_cli.tasks.optimise import network_of
 from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import available_cores
 
 STUDIED = 8  # objects of a run on which every codec is measured
-Outcome = Fitted | Failed
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An object that was not fitted, and the reason."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a run of `fit` did. seconds: CPU seconds of the fits, added up."""
-
-    fitted: int
-    skipped: int
-    failed: int
-    failed_before: int
-    open_surfaces: int
-    seconds: float
-    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,13 +144,13 @@ def fit_shapes(
         items = _registered(opened, plan)
         jobs_of = _jobs(items, opened, field, config)
         workers = max(1, min(jobs or available_cores(), len(items)))
-        tally = _Tally(opened)
+        tally = Tally(opened)
         with progress:
             progress.start(len(items), "fit")
             outcomes = fit_jobs(
                 jobs_of, opened.init, device=target, workers=workers, size=opened.batch
             )
-            for batch in _by_shard(items, outcomes, opened.batch, progress):
+            for batch in by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
         result = tally.result(plan)
         if items:
@@ -238,89 +216,6 @@ def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) 
     for index, item in enumerate(items):
         study = index < STUDIED
         yield Job(item.ref.id, item.ref.path, field, config, store.init_hash, study)
-
-
-def _by_shard(
-    items: list[Item], outcomes: Iterator[Outcome], batch: int, progress: Progress
-) -> Iterator[list[tuple[Item, Outcome]]]:
-    """Collect outcomes until a shard's are complete: a shard is written once."""
-    pairs = zip(items, outcomes, strict=True)
-    for _, group in groupby(pairs, key=lambda pair: pair[0].row // batch):
-        done: list[tuple[Item, Outcome]] = []
-        try:
-            for item, outcome in group:
-                if isinstance(outcome, Failed):
-                    progress.note(f"{item.ref.id}: {outcome.reason}")
-                progress.advance(1, item.ref.id)
-                done.append((item, outcome))
-        except KeyboardInterrupt:
-            if done:
-                yield done  # what is finished is kept
-            raise
-        yield done
-
-
-class _Tally:
-    """Commits batches to the store and counts what became of each object."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.fitted, self.open, self.seconds = 0, 0, 0.0
-        self.failures: list[Failure] = []
-        self.studies: list[dict[str, tuple[int, float]]] = []
-
-    def commit(self, batch: list[tuple[Item, Outcome]]) -> None:
-        """Write one batch: fields first, then the objects that failed, with their reasons."""
-        fitted = [(i, o) for i, o in batch if isinstance(o, Fitted)]
-        failed = [(i, o) for i, o in batch if isinstance(o, Failed)]
-        if fitted:
-            rows = np.array([item.row for item, _ in fitted])
-            weights = np.stack([outcome.theta for _, outcome in fitted])
-            self.store.commit(rows, weights, **_columns([o.columns for _, o in fitted]))
-        if failed:
-            for item, outcome in failed:
-                if outcome.columns:
-                    self.store.update([item.row], **_columns([outcome.columns]))
-            self.store.fail([item.row for item, _ in failed], [o.reason for _, o in failed])
-        self.failures += [Failure(item.ref.id, outcome.reason) for item, outcome in failed]
-        self.fitted += len(fitted)
-        self.open += sum(not o.columns["watertight"] for _, o in fitted)
-        self.seconds += sum(o.columns["seconds"] for _, o in fitted)
-        self.studies += [o.study for _, o in fitted if o.study]
-
-    def result(self, plan: Plan) -> FitResult:
-        """Sum up the run."""
-        return FitResult(
-            self.fitted,
-            plan.skipped,
-            len(self.failures),
-            plan.failed_before,
-            self.open,
-            self.seconds,
-            tuple(self.failures),
-        )
-
-    def summary(self, result: FitResult) -> dict[str, Any]:
-        """What the store keeps of the run: the counts, and each codec's mean bytes and error."""
-        study = {
-            name: {
-                "bytes": float(np.mean([s[name][0] for s in self.studies])),
-                "error": float(np.mean([s[name][1] for s in self.studies])),
-                "objects": len(self.studies),
-            }
-            for name in (self.studies[0] if self.studies else ())
-        }
-        return {
-            "fitted": result.fitted,
-            "failed": result.failed,
-            "skipped": result.skipped,
-            "seconds": result.seconds,
-            "codecs": study,
-        }
-
-
-def _columns(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [record[name] for record in records] for name in records[0]}
 
 
 def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> ConfigError:

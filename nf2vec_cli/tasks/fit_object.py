@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip
 from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise
 from nf2vec_cli.tasks.spread import WorkerDied, spread
 
+log = logging.getLogger(__name__)
 MEASURED = 10_000  # pool points on which a fit's error is measured
 Theta = NDArray[np.float32]
 
@@ -140,7 +142,9 @@ def prepare(job: Job) -> Prepared | Failed:
         pool = _sampled(Mesh(unit, mesh.faces, mesh.watertight, mesh.notes), seed, job)
         columns |= {"seed": seed, "doubt": pool.doubt, "message": _remarks(mesh, pool)}
         _refuse_doubt(pool, job.config)
-    except (Nf2vecError, OSError, MemoryError, ValueError) as error:
+    except Exception as error:  # one shape, however odd, must not end a run of thousands
+        if not isinstance(error, Nf2vecError | OSError | MemoryError):
+            log.exception("%s", job.path)
         return Failed(_reason(error), columns)
     columns["key"] = product_key(digest, job)
     return Prepared(pool, seed, columns, time.process_time() - started)
@@ -181,7 +185,7 @@ def _refuse_doubt(pool: Pool, config: FitConfig) -> None:
     if pool.doubt > config.max_doubt:
         raise InputError(
             f"the surface is open: for {pool.doubt:.0%} of the points near it inside and outside "
-            "cannot be told apart; close it, or fit a field without sign (`--field udf`)"
+            "cannot be told apart; close it (fields without sign, `--field udf`, are to come)"
         )
 
 
@@ -201,7 +205,9 @@ def _reason(error: BaseException) -> str:
         return f"the file cannot be read: {error.strerror or error}"
     if isinstance(error, MemoryError):
         return "not enough memory for this shape"
-    return str(error)
+    if isinstance(error, Nf2vecError):
+        return str(error)
+    return f"an unexpected {type(error).__name__}: {error}"
 
 
 def _lost() -> Failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -64,6 +64,8 @@ def plan_objects(
     rows = store.rows()
     ids, status = store.column("id"), store.column("status")
     known = {ids[row]: int(row) for row in rows}
+    sources = store.column("source")
+    refs = _keep_ids(refs, {sources[row]: ids[row] for row in rows})
     classes, splits = store.column("class"), store.column("split")
     seen = _Seen(store)
     todo, relabelled, skipped, failed = [], [], 0, 0
@@ -84,6 +86,17 @@ def plan_objects(
     return Plan(tuple(todo), skipped, failed, tuple(relabelled))
 
 
+def _keep_ids(refs: list[ShapeRef], held: dict[str, str]) -> list[ShapeRef]:
+    """Give a source that the store knows its id there, though a file of the same name came since."""
+    known = {ref.source: held[ref.source] for ref in refs if ref.source in held}
+    taken = set(known.values())
+    kept = []
+    for ref in refs:
+        name = known.get(ref.source) or (ref.source if ref.id in taken else ref.id)
+        kept.append(replace(ref, id=name))
+    return kept
+
+
 class _Seen:
     """The sources as they were when they were fitted."""
 
@@ -96,7 +109,8 @@ class _Seen:
             stat = Path(ref.path).stat()
         except OSError:
             return False  # a field outlives its source
-        if (stat.st_size, stat.st_mtime_ns) == (self.size[row], self.mtime[row]):
+        same = (stat.st_size, stat.st_mtime_ns) == (self.size[row], self.mtime[row])
+        if same and ref.path.suffix.lower() != ".gltf":  # whose buffers are other files
             return False
         try:
             digest, _, _ = fingerprint(ref.path)

@@ -55,6 +55,19 @@ def test_a_changed_source_is_fitted_again_and_a_touched_one_is_not(run, folder, 
     assert store.column("faces")[store.find(["chair/chair"])[0]] == 2174
 
 
+def test_an_id_stays_with_its_source_when_a_namesake_comes(run, folder, fitted, shapes):
+    lamp = open_store(fitted).stored([1]).arrays["quantised"]
+    shutil.copy(shapes / "animal" / "deer.glb", folder / "lamp" / "lamp.glb")
+
+    _, result = fit(run, folder, fitted)
+
+    assert counts(result) == (1, 3, 0)
+    store = open_store(fitted)
+    assert store.column("source")[store.find(["lamp/lamp"])[0]] == "lamp/lamp.ply"
+    assert store.column("source")[store.find(["lamp/lamp.glb"])[0]] == "lamp/lamp.glb"
+    assert np.array_equal(store.stored([1]).arrays["quantised"], lamp)
+
+
 def test_force_fits_everything_again(run, folder, fitted):
     _, result = fit(run, folder, fitted, "--force")
 

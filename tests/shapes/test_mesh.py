@@ -139,6 +139,56 @@ def test_text_with_a_byte_order_mark_is_read(part, tmp_path, suffix, coding):
     assert load_mesh(path).watertight
 
 
+@pytest.mark.parametrize(
+    ("suffix", "line"), [("obj", b"o K\xf6rper\n"), ("off", b"OFF # K\xf6rper\n"), ("ply", b"")]
+)
+def test_names_and_comments_in_an_old_code_page_do_no_harm(part, tmp_path, suffix, line):
+    path = save(part, tmp_path, suffix)
+    data = path.read_bytes()
+    if suffix == "ply":
+        data = data.replace(b"1.0\n", b"1.0\ncomment K\xf6rper\n", 1)
+    path.write_bytes(line + data.removeprefix(b"OFF\n"))
+
+    assert load_mesh(path).watertight
+
+
+def test_an_ascii_stl_may_be_named_in_an_old_code_page(part, tmp_path):
+    path = tmp_path / "x.stl"
+    text = trimesh.exchange.stl.export_stl_ascii(part).replace("solid ", "solid K\xf6rper", 1)
+    path.write_bytes(text.encode("latin-1"))
+
+    assert load_mesh(path).watertight
+
+
+@pytest.mark.parametrize("extra", [b"\n", b"\xff" * 90])
+def test_bytes_after_the_last_triangle_of_a_binary_stl_are_left_out(part, tmp_path, extra):
+    path = save(part, tmp_path, "stl")
+    path.write_bytes(path.read_bytes() + extra)
+
+    assert load_mesh(path).watertight
+
+
+def test_a_binary_stl_whose_header_begins_like_text_is_read(part, tmp_path):
+    path = save(part, tmp_path, "stl")
+    path.write_bytes(b"solid facet endsolid".ljust(80) + path.read_bytes()[80:])
+
+    assert load_mesh(path).watertight
+
+
+def test_polygons_and_counting_from_the_end_are_read(tmp_path):
+    corners = [(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
+    quads = [(1, 3, 4, 2), (5, 6, 8, 7), (1, 2, 6, 5), (3, 7, 8, 4), (1, 5, 7, 3), (2, 4, 8, 6)]
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    lines += ["f " + " ".join(str(i - 9) for i in quad) for quad in quads]
+    path = tmp_path / "box.obj"
+    path.write_text("\n".join(lines))
+
+    mesh = load_mesh(path)
+
+    assert mesh.watertight
+    assert volume(mesh) == pytest.approx(1)
+
+
 def test_an_obj_reads_no_material_file(part, tmp_path):
     path = save(part, tmp_path, "obj")
     path.write_text("mtllib ../../secret.mtl\nusemtl gold\n" + path.read_text())
@@ -284,6 +334,17 @@ def test_another_kind_of_file_is_refused_by_its_suffix(tmp_path):
     path.write_text("0 0 0")
 
     assert ".xyz" in refused(path)
+
+
+@pytest.mark.slow
+def test_a_million_faces_are_read(tmp_path):
+    """About 6 s of CPU time and 1.1 GB."""
+    path = save(trimesh.creation.icosphere(8), tmp_path, "stl")
+
+    mesh = load_mesh(path)
+
+    assert mesh.watertight
+    assert len(mesh.faces) == 1_310_720
 
 
 @pytest.mark.parametrize("how", ["box", "vertices"])

@@ -1,0 +1,129 @@
+"""Commit fitted objects shard by shard, and count what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.store import Store
+from nf2vec_cli.tasks.fit_object import Failed, Fitted
+from nf2vec_cli.tasks.plan import Item, Plan
+
+Outcome = Fitted | Failed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An object that was not fitted, and the reason."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run of `fit` did. seconds: CPU seconds of the fits, added up."""
+
+    fitted: int
+    skipped: int
+    failed: int
+    failed_before: int
+    open_surfaces: int
+    seconds: float
+    failures: tuple[Failure, ...] = ()
+
+
+def by_shard(
+    items: list[Item], outcomes: Iterator[Outcome], batch: int, progress: Progress
+) -> Iterator[list[tuple[Item, Outcome]]]:
+    """Collect outcomes until a shard's are complete: a shard is written once."""
+    pairs = zip(items, outcomes, strict=True)
+    for _, group in groupby(pairs, key=lambda pair: pair[0].row // batch):
+        done: list[tuple[Item, Outcome]] = []
+        try:
+            for item, outcome in group:
+                if isinstance(outcome, Failed):
+                    progress.note(f"{item.ref.id}: {outcome.reason}")
+                progress.advance(1, item.ref.id)
+                done.append((item, outcome))
+        except KeyboardInterrupt:
+            if done:
+                yield done  # what is finished is kept
+            raise
+        yield done
+
+
+class Tally:
+    """Commits batches to the store and counts what became of each object."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.fitted, self.open, self.seconds = 0, 0, 0.0
+        self.failures: list[Failure] = []
+        self.studies: list[dict[str, tuple[int, float]]] = []
+
+    def commit(self, batch: list[tuple[Item, Outcome]]) -> None:
+        """Write one batch: fields first, then the objects that failed, with their reasons."""
+        fitted = [(i, o) for i, o in batch if isinstance(o, Fitted)]
+        failed = [(i, o) for i, o in batch if isinstance(o, Failed)]
+        if fitted:
+            rows = np.array([item.row for item, _ in fitted])
+            weights = np.stack([outcome.theta for _, outcome in fitted])
+            self.store.commit(rows, weights, **_columns([o.columns for _, o in fitted]))
+        if failed:
+            self._update(failed)
+            self.store.fail([item.row for item, _ in failed], [o.reason for _, o in failed])
+        self.failures += [Failure(item.ref.id, outcome.reason) for item, outcome in failed]
+        self.fitted += len(fitted)
+        self.open += sum(not o.columns["watertight"] for _, o in fitted)
+        self.seconds += sum(o.columns["seconds"] for _, o in fitted)
+        self.studies += [o.study for _, o in fitted if o.study]
+
+    def _update(self, failed: list[tuple[Item, Failed]]) -> None:
+        """Keep what is known of failed objects; how much that is depends on how far they came."""
+        alike: dict[tuple[str, ...], list[tuple[Item, Failed]]] = {}
+        for item, outcome in failed:
+            alike.setdefault(tuple(outcome.columns), []).append((item, outcome))
+        for names, group in alike.items():
+            if names:
+                columns = _columns([outcome.columns for _, outcome in group])
+                self.store.update([item.row for item, _ in group], **columns)
+
+    def result(self, plan: Plan) -> FitResult:
+        """Sum up the run."""
+        return FitResult(
+            self.fitted,
+            plan.skipped,
+            len(self.failures),
+            plan.failed_before,
+            self.open,
+            self.seconds,
+            tuple(self.failures),
+        )
+
+    def summary(self, result: FitResult) -> dict[str, Any]:
+        """What the store keeps of the run: the counts, and each codec's mean bytes and error."""
+        study = {
+            name: {
+                "bytes": float(np.mean([s[name][0] for s in self.studies])),
+                "error": float(np.mean([s[name][1] for s in self.studies])),
+                "objects": len(self.studies),
+            }
+            for name in (self.studies[0] if self.studies else ())
+        }
+        return {
+            "fitted": result.fitted,
+            "failed": result.failed,
+            "skipped": result.skipped,
+            "seconds": result.seconds,
+            "codecs": study,
+        }
+
+
+def _columns(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [record[name] for record in records] for name in records[0]}
