@@ -1,4 +1,4 @@
-"""The pages agree with the program. `NF2VEC_WRITE_DOCS=1 pytest tests/test_docs.py` renews docs/cli.md."""
+"""The pages agree with the program; `NF2VEC_WRITE_DOCS=1 pytest tests/test_docs.py` renews one."""
 
 import os
 import re

@@ -14,10 +14,11 @@ import numpy as np
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
-from nf2vec_cli.store.codec import decode, digests
+from nf2vec_cli.store.codec import ARRAYS, decode, digests
+from nf2vec_cli.store.create import init_hash
 from nf2vec_cli.store.lock import holder, store_lock
 from nf2vec_cli.store.schema import COLUMNS, Status
-from nf2vec_cli.store.store import WEIGHTS, Rows, Store, init_hash, leftovers, open_store
+from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
 
 READ = 16  # rows read at once: memory does not grow with the store
 
@@ -102,10 +103,10 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
     if store.blocks.sum() != len(store.init):
         yield Finding("init", "blocks", f"they cover {store.blocks.sum()} of {len(store.init)}")
     slots = store.slots
-    for name in (*WEIGHTS[store.codec], *COLUMNS):
+    for name in (*ARRAYS[store.codec], *COLUMNS):
         text = _array_fault(store, name, slots)
         if text == "length":
-            array = store.group[name]
+            array: Any = store.group[name]
             if repair:
                 array.resize((slots, *array.shape[1:]))
             yield Finding("length", name, f"{array.shape[0]} rows, not {slots}", repair)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 CODECS = (("exact", 8), ("compact", 8), ("compact", 7), ("compact", 6), ("compact", 5))
+ARRAYS = {"exact": ("bits",), "compact": ("quantised", "scale")}  # of each codec
 ZSTD_LEVEL = 3  # levels 1 to 19 give the same size on quantised differences, within 0.1 %
 
 
@@ -48,7 +49,8 @@ def decode(stored: Encoded, init: Floats, blocks: NDArray[np.int64]) -> Floats:
     arrays = stored.arrays
     if "bits" in arrays:
         bits: NDArray[np.uint32] = arrays["bits"].astype(np.uint32, copy=False)
-        return (bits ^ init.view(np.uint32)).view(np.float32)
+        exact: Floats = (bits ^ init.view(np.uint32)).view(np.float32)
+        return exact
     scale = np.repeat(arrays["scale"], blocks, axis=1).astype(np.float32, copy=False)
     weights: Floats = init + arrays["quantised"].astype(np.float32) * scale
     return weights

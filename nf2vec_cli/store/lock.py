@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nf2vec_cli.errors import LockedError
+from nf2vec_cli.errors import LockedError, StoreError
 
 NAME = ".nf2vec.lock"
 BEAT = 60.0  # seconds between signs of life
@@ -36,14 +36,17 @@ def store_lock(store: Path, *, wait: float | None = None) -> Iterator[None]:
 
     Raises:
         LockedError: another run holds it.
+        StoreError: the path is a file.
     """
     store = Path(store)
+    if store.exists() and not store.is_dir():
+        raise StoreError(f"{store} is a file, not a store")
     store.mkdir(parents=True, exist_ok=True)
     path = store / NAME
     until = time.monotonic() + (wait or 0)
     while (handle := _try(path)) is None:
         if time.monotonic() >= until:
-            raise _locked(store, path)
+            raise _locked(store)
         time.sleep(RETRY)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
@@ -101,7 +104,7 @@ def _try(path: Path) -> int | None:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        same = os.fstat(handle).st_ino == os.stat(path).st_ino
+        same = os.fstat(handle).st_ino == path.stat().st_ino
         if same and not _alive_elsewhere(path):
             return handle
     except OSError:
@@ -146,7 +149,7 @@ def _beat(path: Path, stop: threading.Event) -> None:
             return
 
 
-def _locked(store: Path, path: Path) -> LockedError:
+def _locked(store: Path) -> LockedError:
     who = holder(store) or {"owner": "?", "host": "?", "pid": "?", "age": 0.0}
     return LockedError(
         f"{store} is being written by {who['owner']} on {who['host']}, process {who['pid']}, "

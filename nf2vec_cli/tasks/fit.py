@@ -19,9 +19,10 @@ from nf2vec_cli.fields import FieldName
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.store.create import create_store, holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
-from nf2vec_cli.store.store import Store, create_store, holds_store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
 from nf2vec_cli.tasks.fit_object import Job, fit_jobs
 from nf2vec_cli.tasks.optimise import network_of
@@ -175,21 +176,21 @@ def versions(device: torch.device) -> dict[str, str]:
 
 
 def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
-    if holds_store(path):
-        return open_store(path, mode="a")
-    spec = network_of(config)
-    return create_store(
-        path,
-        field=field,
-        network=spec.as_dict(),
-        init=siren_init(spec, seed=config.init_seed).numpy(),
-        blocks=spec.blocks,
-        codec=config.codec,
-        bits=config.bits,
-        batch=config.batch,
-        config=config.model_dump(mode="json"),
-        versions={"nf2vec": __version__, "torch": torch.__version__},
-    )
+    if not holds_store(path):
+        spec = network_of(config)
+        create_store(
+            path,
+            field=field,
+            network=spec.as_dict(),
+            init=siren_init(spec, seed=config.init_seed).numpy(),
+            blocks=spec.blocks,
+            codec=config.codec,
+            bits=config.bits,
+            batch=config.batch,
+            config=config.model_dump(mode="json"),
+            versions={"nf2vec": __version__, "torch": torch.__version__},
+        )
+    return open_store(path, mode="a")
 
 
 def _roots(refs: list[ShapeRef]) -> list[str]:

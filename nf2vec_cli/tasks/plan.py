@@ -87,7 +87,7 @@ def plan_objects(
 
 
 def _keep_ids(refs: list[ShapeRef], held: dict[str, str]) -> list[ShapeRef]:
-    """Give a source that the store knows its id there, though a file of the same name came since."""
+    """Give a source that the store knows its id there, though a namesake has come since."""
     known = {ref.source: held[ref.source] for ref in refs if ref.source in held}
     taken = set(known.values())
     kept = []

@@ -215,9 +215,7 @@ def test_paths_on_standard_input(run, folder, tmp_path, quick, monkeypatch):
     assert counts(json.loads(outcome.stdout)) == (2, 0, 0)
 
 
-def test_a_field_is_the_same_bits_alone_in_company_and_in_workers(
-    run, folder, fitted, tmp_path, quick
-):
+def test_a_field_is_the_same_bits_alone_in_company_and_in_workers(run, folder, tmp_path, quick):
     exact = ["--codec", "exact"]
     alone, workers, all_in_one = (tmp_path / f"{name}.zarr" for name in "abc")
     fit(run, folder / "lamp", alone, *quick, *exact, "--root", folder)

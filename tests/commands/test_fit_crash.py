@@ -7,8 +7,9 @@ import time
 import pytest
 
 from nf2vec_cli.store.codec import digests
+from nf2vec_cli.store.create import holds_store
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import holds_store, open_store
+from nf2vec_cli.store.store import open_store
 
 
 def start(shapes, store, quick, *options):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from nf2vec_cli.store.create import create_store
 from nf2vec_cli.store.schema import Entry
-from nf2vec_cli.store.store import create_store
+from nf2vec_cli.store.store import open_store
 
 P, BLOCKS = 600, [20] * 25 + [100]
 
@@ -28,7 +29,8 @@ def make(tmp_path, init):
             "config": {"steps": 1},
             "versions": {"nf2vec": "0"},
         }
-        return create_store(tmp_path / name, **(settings | changes))
+        create_store(tmp_path / name, **(settings | changes))
+        return open_store(tmp_path / name, mode="a")
 
     return made
 

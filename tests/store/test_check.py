@@ -109,7 +109,7 @@ def test_a_column_that_is_gone_or_damaged_is_found(filled):
     assert kinds(check_store(filled.path)) == ["array", "array"]
 
 
-def test_an_init_of_another_hash_is_found(filled, init):
+def test_an_init_of_another_hash_is_found(filled):
     import zarr
 
     zarr.open_group(filled.path, mode="r+")["init"][0] = 7.0

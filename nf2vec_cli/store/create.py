@@ -1,0 +1,168 @@
+"""Make an empty store: the shared init, the arrays of the format, and at last the attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.codec import ARRAYS, ZSTD_LEVEL, Floats
+from nf2vec_cli.store.durable import PARTIAL, DurableStore
+from nf2vec_cli.store.schema import COLUMN_CHUNK, COLUMNS, FILL, FORMAT, FORMAT_VERSION, Column
+
+
+def holds_store(path: Path) -> bool:
+    """Tell whether a folder holds a finished store: its root's attributes are written last."""
+    try:
+        root = json.loads((Path(path) / "zarr.json").read_bytes())
+        return bool(root["attributes"]["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def create_store(
+    path: Path,
+    *,
+    field: str,
+    network: dict[str, Any],
+    init: Floats,
+    blocks: Sequence[int],
+    codec: str,
+    bits: int,
+    batch: int,
+    config: dict[str, Any],
+    versions: dict[str, str],
+) -> None:
+    """Make an empty store, in a folder that is empty or not there.
+
+    Args:
+        path: folder.
+        field: kind of field.
+        network: the architecture, plain values.
+        init: shared start of all fields, [P].
+        blocks: lengths of the runs of theta that share a scale; they add up to P.
+        codec: "exact" or "compact".
+        bits: of a quantised difference, 4 to 8.
+        batch: rows of a shard.
+        config: settings of the fit, plain values.
+        versions: what made it.
+
+    Raises:
+        StoreError: the folder holds something else.
+    """
+    path = Path(path)
+    _refuse_foreign(path)
+    init = np.ascontiguousarray(init, np.float32)
+    lengths = np.asarray(blocks, np.int32)
+    if lengths.sum() != len(init):
+        raise ValueError(f"blocks cover {lengths.sum()} of {len(init)} parameters")
+    durable = DurableStore(path)
+    _array(durable, "init", init, chunks=init.shape, compressors=[ZstdCodec(level=ZSTD_LEVEL)])
+    _array(durable, "blocks", lengths, chunks=lengths.shape)
+    for name in ARRAYS[codec]:
+        _weights_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
+    for column in COLUMNS.values():
+        _column_array(durable, column)
+    root = zarr.open_group(durable, mode="a")
+    root.update_attributes(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "field": field,
+            "network": network,
+            "init_hash": init_hash(init, network),
+            "codec": codec,
+            "bits": bits,
+            "batch": batch,
+            "config": config,
+            "versions": versions,
+        }
+    )
+
+
+def init_hash(init: Floats, network: dict[str, Any]) -> str:
+    """Name a start: SHA-256 of its bytes, little endian, and of the architecture as JSON."""
+    digest = sha256(init.astype("<f4").tobytes())
+    digest.update(json.dumps(network, sort_keys=True, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file")
+    ours = {"init", "blocks", *COLUMNS, "bits", "quantised", "scale", "runs"}
+    if path.is_dir():
+        if holds_store(path):
+            raise StoreError(f"{path} holds a store already")
+        for entry in path.iterdir():
+            if (
+                entry.name not in (*ours, "zarr.json")
+                and not entry.name.startswith(".")
+                and PARTIAL not in entry.name
+            ):
+                raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
+
+
+def _array(
+    store: DurableStore,
+    name: str,
+    data: NDArray[Any],
+    *,
+    chunks: tuple[int, ...],
+    compressors: Any = (),
+) -> None:
+    array = zarr.create_array(
+        store,
+        name=name,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=chunks,
+        compressors=compressors,
+        filters=(),
+        overwrite=True,
+    )
+    array[:] = data
+
+
+def _weights_array(store: DurableStore, name: str, width: int, batch: int) -> None:
+    dtype = {"bits": "uint32", "quantised": "int8", "scale": "float32"}[name]
+    packed = (
+        BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle="bitshuffle", typesize=4)
+        if name == "bits"
+        else ZstdCodec(level=ZSTD_LEVEL)
+    )
+    zarr.create_array(
+        store,
+        name=name,
+        shape=(0, width),
+        dtype=dtype,
+        chunks=(1, width),
+        shards=(batch, width),
+        compressors=[packed, Crc32cCodec()],
+        filters=(),
+        fill_value=0,
+        overwrite=True,
+    )
+
+
+def _column_array(store: DurableStore, column: Column) -> None:
+    wide = () if column.width == 1 else (column.width,)
+    zarr.create_array(
+        store,
+        name=column.name,
+        shape=(0, *wide),
+        dtype=column.dtype,
+        chunks=(COLUMN_CHUNK, *wide),
+        compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
+        filters=(),
+        fill_value=FILL.get(column.name, 0),
+        overwrite=True,
+    )
