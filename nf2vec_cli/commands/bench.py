@@ -6,7 +6,7 @@ import typer
 from typer import Argument, Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JsonOpt, SetOpt
+from nf2vec_cli.commands.options import JsonOpt, SetOpt, StoreArg
 from nf2vec_cli.config import Preset
 
 app = typer.Typer(no_args_is_help=True)
@@ -63,3 +63,15 @@ def fit(
         )
     )
     output.emit(rows, as_json=json)
+
+
+@app.command(epilog="Example: nf2vec bench read ds.zarr --objects 16")
+def read(
+    store: StoreArg,
+    objects: Annotated[int, Option("--objects", min=1, help="Fields read at once.")] = 16,
+    json: JsonOpt = False,
+) -> None:
+    """Read random fields of a store, and tell the rate."""
+    from nf2vec_cli.tasks.bench_read import bench_read
+
+    output.emit(bench_read(store, objects=objects), as_json=json)

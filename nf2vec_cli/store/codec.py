@@ -48,11 +48,11 @@ def decode(stored: Encoded, init: Floats, blocks: NDArray[np.int64]) -> Floats:
     """Restore weights [B, P] float32."""
     arrays = stored.arrays
     if "bits" in arrays:
-        bits: NDArray[np.uint32] = arrays["bits"].astype(np.uint32, copy=False)
-        exact: Floats = (bits ^ init.view(np.uint32)).view(np.float32)
-        return exact
-    scale = np.repeat(arrays["scale"], blocks, axis=1).astype(np.float32, copy=False)
-    weights: Floats = init + arrays["quantised"].astype(np.float32) * scale
+        bits = np.asarray(arrays["bits"], np.uint32)
+        return np.asarray((bits ^ init.view(np.uint32)).view(np.float32))
+    weights = np.repeat(np.asarray(arrays["scale"], np.float32), blocks, axis=1)
+    weights *= np.asarray(arrays["quantised"], np.int8)
+    weights += init
     return weights
 
 
@@ -71,7 +71,8 @@ def digests(stored: Encoded) -> NDArray[np.uint8]:  # [B, 16]
 def roundtrip(theta: Floats, init: Floats, blocks: list[int], codec: str, bits: int) -> Floats:
     """Give one field's weights [P] as a reader of the store would get them."""
     lengths = np.asarray(blocks)
-    return decode(encode(theta[None], init, lengths, codec, bits), init, lengths)[0]
+    back = decode(encode(theta[None], init, lengths, codec, bits), init, lengths)
+    return np.asarray(back[0])
 
 
 def codec_size(theta: Floats, init: Floats, blocks: list[int], codec: str, bits: int) -> int:

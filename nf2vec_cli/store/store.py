@@ -218,12 +218,10 @@ class Store:
         return decode(self.stored(index), self.init, self.blocks)
 
     def stored(self, rows: Iterable[int]) -> Encoded:
-        """Read rows as they are stored. Row by row: zarr's fancy indexing is 10 times slower."""
+        """Read rows as they are stored."""
         index = [int(row) for row in rows]
         try:
-            return Encoded(
-                {name: np.stack([a[row] for row in index]) for name, a in self._weights.items()}
-            )
+            return Encoded({name: _rows_of(a, index) for name, a in self._weights.items()})
         except (OSError, ValueError, RuntimeError) as error:
             raise self._damaged("weights", error) from error
 
@@ -287,3 +285,10 @@ class Store:
             f"{self.path} is damaged: {what} cannot be read: {error}",
             hint=f"`nf2vec check {self.path} --repair`",
         )
+
+
+def _rows_of(array: zarr.Array[Any], rows: list[int]) -> NDArray[Any]:
+    """Read rows: a run of them in one go, others one by one, never by zarr's fancy indexing."""
+    if len(rows) > 1 and rows == list(range(rows[0], rows[0] + len(rows))):
+        return np.asarray(array[rows[0] : rows[-1] + 1])
+    return np.stack([np.asarray(array[row]) for row in rows])

@@ -28,3 +28,12 @@ def test_flops_are_those_of_the_paper():
     config = FitConfig(**fit_defaults(Preset.paper, Recipe.paper))
 
     assert fit_flops(config) == pytest.approx(23.64e12, rel=1e-3)
+
+
+def test_reading_is_measured(run, fitted):
+    outcome = run("bench", "read", fitted, "--objects", "4", "--json")
+
+    row = json.loads(outcome.stdout)
+    assert (row["parameters"], row["objects"], row["codec"]) == (50_177, 4, "compact")
+    assert row["mb_per_second"] > 0
+    assert row["fancy_mb_per_second"] > 0
