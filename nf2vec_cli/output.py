@@ -100,8 +100,10 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
     if isinstance(value, list):
@@ -135,7 +137,7 @@ def _print_listing(record: Any) -> None:
     listing.add_column(no_wrap=True)
     listing.add_column(overflow="fold")
     for key, value in record.items():
-        if key in tables:
+        if key in tables or value == []:
             continue
         if isinstance(value, Mapping) and value:
             for inner, item in value.items():

@@ -32,7 +32,7 @@ def zero_surface(evaluate: Evaluate, resolution: int, *, reach: float) -> Surfac
     """Run marching cubes at level 0 on the grid linspace(-1, 1, resolution)^3 (paper, section IV).
 
     A coarse lattice is evaluated first; the full grid only in its cells that the surface can
-    touch, which leaves out about 9 of 10 points. The grid is closed with a layer of outside
+    touch, which leaves out about 6 of 7 points. The grid is closed with a layer of outside
     values, so that a surface that touches the border of the box has no hole there.
 
     Args:
