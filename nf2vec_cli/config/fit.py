@@ -24,7 +24,7 @@ class FitConfig(StrictModel):
     init_seed: NonNegativeInt = Field(0, description="Seed of the shared init of a new store.")
 
     steps: PositiveInt = Field(150, description="Optimiser steps for each object.")
-    points: PositiveInt = Field(1_500, description="Query points in each step.")
+    points: PositiveInt = Field(1_250, description="Query points in each step.")
     pool: int = Field(50_000, ge=1_000, description="Query points prepared for each object.")
     draw: Literal["stratified", "uniform"] = Field(
         "stratified", description="How a step's points come from the pool."

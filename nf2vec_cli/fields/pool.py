@@ -35,7 +35,7 @@ def draw_stratified(
     """Choose each step's points: fixed shares by |distance|, each spread evenly along the pool.
 
     The pool is in Morton order, so equal slices of a stratum are regions of space: every step sees
-    the whole shape, which lets 1,500 points do the work of 10,000 uniform ones.
+    the whole shape, which lets 1,250 points do the work of 10,000 uniform ones.
     """
     size = np.abs(distance)
     groups, shares, low = [], [], -np.inf

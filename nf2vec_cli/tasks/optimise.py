@@ -17,7 +17,7 @@ from nf2vec_cli.fields.pool import Pool, draw_stratified, draw_uniform
 from nf2vec_cli.models.network import NetworkSpec
 
 # points of one tile of work: larger ones leave the cache of a CPU (measured at H = 128 and 512)
-TILE = {"cpu": 1_000}
+TILE = {"cpu": 1_250}
 
 
 def object_seed(object_id: str, seed: int) -> int:
