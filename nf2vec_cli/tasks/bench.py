@@ -74,7 +74,7 @@ def bench_fit(
             over a batch of networks) and are timed. With fewer than 500, their cost is scaled
             from those, and the fit whose quality is measured runs all 500 steps of their recipe
             through our engine, in less time. Ours sums the loss over objects, theirs averages it,
-            and through Adam's epsilon then moves less: their own quality is a little lower.
+            and their own engine's quality was found a little lower.
         overrides: settings that differ from our recipe's.
         progress: told about each fit.
     """
