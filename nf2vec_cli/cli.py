@@ -24,7 +24,7 @@ COMMANDS = {
     "fit": "Fit one neural field to each shape in SHAPES, into a store.",
     "info": "Show what a store holds.",
     "check": "Look for damage in a store, and repair it if asked.",
-    "reconstruct": "Turn fields back into meshes, in the user's own units.",
+    "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }

@@ -1,9 +1,13 @@
 """`nf2vec config`: the settings of each verb, as TOML to start from."""
 
+from typing import Annotated
+
 import typer
+from typer import Option
 
 from nf2vec_cli import output
 from nf2vec_cli.commands.options import JsonOpt, PresetOpt, RecipeOpt
+from nf2vec_cli.fields import FieldName
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -14,13 +18,18 @@ def config() -> None:
 
 
 @app.command(epilog="Example: nf2vec config fit --preset paper > fit.toml")
-def fit(preset: PresetOpt = None, recipe: RecipeOpt = None, json: JsonOpt = False) -> None:
+def fit(
+    preset: PresetOpt = None,
+    recipe: RecipeOpt = None,
+    field: Annotated[FieldName, Option("--field", help="Kind of field.")] = FieldName.sdf,
+    json: JsonOpt = False,
+) -> None:
     """Print the settings of `nf2vec fit` as a TOML file for --config."""
     from nf2vec_cli.config import Preset, Recipe
     from nf2vec_cli.config.describe import describe, settings_of
     from nf2vec_cli.config.fit import FitConfig, fit_defaults
 
-    values = fit_defaults(Preset(preset or "small"), Recipe(recipe or "fast"))
+    values = fit_defaults(Preset(preset or "small"), Recipe(recipe or "fast"), field)
     if json:
         output.emit(settings_of(FitConfig, values), as_json=True)
     else:

@@ -23,6 +23,8 @@ from nf2vec_cli.errors import PartialFailure
 
 EXAMPLE = """
 nf2vec fit shapes/ --field sdf --store ds.zarr
+nf2vec fit scans/ --field udf --store scans.zarr --augment 4
+nf2vec fit grids/ --field occ --store grids.zarr --voxels 64
 find parts -name '*.stl' | nf2vec fit - --field sdf --store parts.zarr --labels parts.csv
 """
 
@@ -44,6 +46,30 @@ CodecOpt = Annotated[
     Literal["compact", "exact"] | None,
     Option("--codec", help="How weights are kept: quantised, or every bit."),
 ]
+SignOpt = Annotated[
+    Literal["auto", "parity", "winding", "wrap"] | None,
+    Option("--sign", help="How inside is told from outside of a dirty mesh (sdf)."),
+]
+AugmentOpt = Annotated[
+    int,
+    Option(
+        "--augment",
+        min=0,
+        metavar="K",
+        help="Copies of other proportions to fit beside each shape, but not those of val and test.",
+    ),
+]
+TargetOpt = Annotated[
+    float | None,
+    Option("--target-error", min=0, help="Mean field error at which a fit stops early."),
+]
+VoxelsOpt = Annotated[
+    int | None, Option("--voxels", min=8, max=512, help="Cells along each axis (occ).")
+]
+OccupancyOpt = Annotated[
+    Literal["shell", "solid"] | None,
+    Option("--occupancy", help="Cells that count: on the surface, or inside too (occ)."),
+]
 RetryOpt = Annotated[bool, Option("--retry-failed", help="Try objects again that failed before.")]
 ForceOpt = Annotated[bool, Option("--force", help="Fit again what is done.")]
 
@@ -56,6 +82,11 @@ def fit(
     root: RootOpt = None,
     preset: PresetOpt = None,
     recipe: RecipeOpt = None,
+    voxels: VoxelsOpt = None,
+    occupancy: OccupancyOpt = None,
+    sign: SignOpt = None,
+    target_error: TargetOpt = None,
+    augment: AugmentOpt = 0,
     codec: CodecOpt = None,
     config: ConfigOpt = None,
     settings: SetOpt = None,
@@ -74,11 +105,20 @@ def fit(
     """
     from nf2vec_cli.commands.settings import fit_settings
     from nf2vec_cli.progress import open_progress
-    from nf2vec_cli.shapes.discover import discover
+    from nf2vec_cli.shapes.discover import discover, with_copies
+    from nf2vec_cli.shapes.load import READABLE
     from nf2vec_cli.tasks.fit import fit_shapes, preview_fit
 
-    chosen = fit_settings(preset, recipe, codec, config, settings)
-    refs = discover(shapes, root=root, labels=labels)
+    asked = {
+        "codec": codec,
+        "sign": sign,
+        "voxels": voxels,
+        "occupancy": occupancy,
+        "target_error": target_error,
+    }
+    chosen = fit_settings(field, preset, recipe, asked, config, settings)
+    found = discover(shapes, root=root, labels=labels, suffixes=READABLE[field])
+    refs = with_copies(found, augment)
     if dry_run:
         preview = preview_fit(
             refs, store, field=field, config=chosen, retry=retry_failed, force=force
@@ -101,7 +141,7 @@ def fit(
     if result.open_surfaces:
         output.warn(
             f"{result.open_surfaces} fitted shapes are open surfaces, where a sign means little: "
-            f"`nf2vec info {store} --open` lists them (`--field udf`, without sign, is to come)"
+            f"`nf2vec info {store} --open` lists them, `--field udf` needs no sign"
         )
     if result.failed:
         raise PartialFailure(

@@ -1,4 +1,4 @@
-"""`nf2vec reconstruct`: fields back into meshes."""
+"""`nf2vec reconstruct`: fields back into meshes, clouds or voxels."""
 
 import sys
 from collections.abc import Iterator
@@ -13,19 +13,46 @@ from nf2vec_cli.errors import PartialFailure
 
 EXAMPLE = """
 nf2vec reconstruct ds.zarr --out meshes/
+nf2vec reconstruct scans.zarr --out clouds/ --as cloud --points 100000
+nf2vec reconstruct ds.zarr --out turned/ --transform rotate=z:90 --transform scale=0.5
 nf2vec reconstruct ds.zarr --out meshes/ --ids chair/armchair --format stl --resolution 256
 """
 
-OutOpt = Annotated[Path, Option("--out", metavar="DIR", help="Folder for the meshes: DIR/ID.ply.")]
+OutOpt = Annotated[Path, Option("--out", metavar="DIR", help="Folder for the files: DIR/ID.ply.")]
 IdsOpt = Annotated[
     list[str] | None,
     Option("--ids", metavar="ID", help="One object; may be repeated; - reads ids from stdin."),
 ]
-ResolutionOpt = Annotated[
-    int, Option("--resolution", min=16, max=1024, help="Grid points along each axis.")
+AsOpt = Annotated[
+    Literal["mesh", "cloud", "voxels"] | None,
+    Option("--as", help="What to make: by default mesh of sdf, cloud of udf, voxels of occ."),
 ]
+ResolutionOpt = Annotated[
+    int | None,
+    Option(
+        "--resolution",
+        min=16,
+        max=1024,
+        help="Grid points (mesh: 128) or cells (voxels: as fitted) along each axis.",
+    ),
+]
+PointsOpt = Annotated[int, Option("--points", min=1, help="Points of a cloud.")]
 FormatOpt = Annotated[
-    Literal["ply", "obj", "stl", "off", "glb"], Option("--format", help="Kind of file.")
+    str | None,
+    Option(
+        "--format",
+        help="File type: ply obj stl off glb of a mesh; ply xyz npy npz of a cloud; "
+        "npz npy binvox of voxels.",
+    ),
+]
+TransformOpt = Annotated[
+    list[str] | None,
+    Option(
+        "--transform",
+        metavar="MOVE",
+        help="Move the field before it is read, about the object's centre and in its unit: "
+        "rotate=z:90, mirror=x, scale=0.5, scale=1,2,1, shift=0.1,0,0; may be repeated.",
+    ),
 ]
 SourcesOpt = Annotated[
     Path | None,
@@ -34,41 +61,58 @@ SourcesOpt = Annotated[
 CompareOpt = Annotated[
     bool, Option("--compare/--no-compare", help="Measure the distance to each source.")
 ]
+SheetOpt = Annotated[
+    Path | None,
+    Option("--sheet", metavar="PNG", help="Picture of sources and results, the worst first."),
+]
 
 
 def reconstruct(
     store: StoreArg,
     out: OutOpt,
     ids: IdsOpt = None,
-    resolution: ResolutionOpt = 128,
-    format: FormatOpt = "ply",
+    form: AsOpt = None,
+    resolution: ResolutionOpt = None,
+    points: PointsOpt = 8192,
+    format: FormatOpt = None,
+    transform: TransformOpt = None,
     sources: SourcesOpt = None,
     compare: CompareOpt = True,
+    sheet: SheetOpt = None,
     jobs: JobsOpt = 0,
     json: JsonOpt = False,
 ) -> None:
-    """Turn fields back into meshes, in the user's own units.
+    """Turn fields back into meshes, clouds or voxels, in the user's own units.
 
-    Marching cubes at distance 0. Where an object's source is still there, the mesh is compared
-    with it: Chamfer distance and F-score at 1 % and 0.25 %, in units of the bounding sphere.
+    Where an object's source is still there, the result is compared with it: Chamfer distance and
+    F-score at 1 % and 0.25 % in units of the bounding sphere, or the voxels' IoU.
     """
     from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.tasks.rebuild import Form
+    from nf2vec_cli.tasks.reconstruct import Wanted, parse_moves
     from nf2vec_cli.tasks.reconstruct import reconstruct as rebuild
 
-    wanted = [name for name in ids or () if name != "-"]
+    wanted = Wanted(
+        form=Form(form) if form else None,
+        suffix=format,
+        resolution=resolution,
+        points=points,
+        move=parse_moves(transform or ()),
+    )
+    names = [name for name in ids or () if name != "-"]
     if "-" in (ids or ()):
-        wanted += sys.stdin.read().split()
+        names += sys.stdin.read().split()
     failed = []
 
     def rows() -> Iterator[object]:
         for row in rebuild(
             store,
             out,
-            ids=wanted,
-            resolution=resolution,
-            suffix=format,
+            ids=names,
+            wanted=wanted,
             sources=sources,
             compare=compare,
+            sheet=sheet,
             jobs=jobs,
             progress=open_progress(json=json),
         ):

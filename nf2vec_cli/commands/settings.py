@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nf2vec_cli.config import Preset, Recipe
+from nf2vec_cli.fields import FieldName
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
 
 
 def fit_settings(
+    field: FieldName,
     preset: Preset | None,
     recipe: Recipe | None,
-    codec: str | None,
+    asked: Mapping[str, object],
     file: Path | None,
     overrides: Sequence[str] | None,
 ) -> FitConfig | None:
     """Combine the options, each over the one before: preset and recipe < --config < --set.
 
-    A preset or recipe named in the file or by --set counts like the option. None if no setting
+    `asked` holds the settings that have an option of their own; None is not asked for. A preset or
+    recipe named in the file or by --set counts like the option. None if no setting
     was asked for, so that a store goes on by its own.
     """
     from nf2vec_cli.config.fit import FitConfig, fit_defaults
     from nf2vec_cli.config.load import given_settings, load_config
 
-    asked = [
-        f"{key}={value}"
-        for key, value in (("preset", preset), ("recipe", recipe), ("codec", codec))
-        if value
-    ]
-    asked += overrides or []
-    if not asked and file is None:
+    named = {"preset": preset, "recipe": recipe, **asked}
+    texts = [f"{key}={value}" for key, value in named.items() if value is not None]
+    texts += overrides or []
+    if not texts and file is None:
         return None
-    given = given_settings(file, asked)
+    given = given_settings(file, texts)
     # a name that is none is refused by the config itself, in its own words
     known_preset = Preset(given["preset"]) if given.get("preset") in list(Preset) else Preset.small
     known_recipe = Recipe(given["recipe"]) if given.get("recipe") in list(Recipe) else Recipe.fast
-    base = fit_defaults(known_preset, known_recipe)
-    return load_config(FitConfig, file=file, overrides=asked, base=base)
+    base = fit_defaults(known_preset, known_recipe, field)
+    return load_config(FitConfig, file=file, overrides=texts, base=base)

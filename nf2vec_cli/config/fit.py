@@ -24,7 +24,10 @@ class FitConfig(StrictModel):
     init_seed: NonNegativeInt = Field(0, description="Seed of the shared init of a new store.")
 
     steps: PositiveInt = Field(150, description="Optimiser steps for each object.")
-    points: PositiveInt = Field(1_250, description="Query points in each step.")
+    points: PositiveInt = Field(1_250, description="Query points in a step, on the mean.")
+    growth: float = Field(
+        1.0, ge=1, le=100, description="Points of the last step over those of the first."
+    )
     pool: int = Field(50_000, ge=1_000, description="Query points prepared for each object.")
     draw: Literal["stratified", "uniform"] = Field(
         "stratified", description="How a step's points come from the pool."
@@ -37,13 +40,27 @@ class FitConfig(StrictModel):
     momentum: float = Field(0.8, ge=0, lt=1, description="Momentum of Muon, and Adam's beta1.")
     beta2: float = Field(0.99, gt=0, lt=1, description="Adam's second-moment decay.")
     newton_schulz: PositiveInt = Field(
-        3, description="Iterations that make Muon's step orthogonal."
+        2, description="Iterations that make Muon's step orthogonal."
     )
     decay: Literal["linear", "none"] = Field("linear", description="Step size over the steps.")
     seed: NonNegativeInt = Field(0, description="Seed; each object's own is derived from its id.")
 
+    target_error: float = Field(
+        0, ge=0, description="Mean field error near the surface at which a fit stops; 0: never."
+    )
+
+    voxels: int = Field(64, ge=8, le=512, description="Cells along each axis (occ, of a mesh).")
+    occupancy: Literal["shell", "solid"] = Field(
+        "shell", description="Cells that count: on the surface (the paper), or inside too (occ)."
+    )
+    focal_alpha: float = Field(0.9, gt=0, lt=1, description="Weight of occupied cells (occ).")
+    focal_gamma: float = Field(3.0, ge=0, description="Focus on cells that are wrong (occ).")
+
     normalise: Literal["box", "vertices"] = Field(
         "box", description="Centre: of the bounding box, or mean of the vertices (the paper)."
+    )
+    sign: Literal["auto", "parity", "winding", "wrap"] = Field(
+        "auto", description="How inside is told from outside (sdf)."
     )
     max_doubt: float = Field(
         0.05, ge=0, le=1, description="Largest share of points with a doubtful sign; above: failed."
@@ -55,8 +72,9 @@ class FitConfig(StrictModel):
 
     @model_validator(mode="after")
     def _pool_feeds_a_step(self) -> FitConfig:
-        if self.points > self.pool:
-            raise ValueError(f"points ({self.points}) cannot exceed pool ({self.pool})")
+        most = 2 * self.points * self.growth / (1 + self.growth)
+        if most > self.pool:
+            raise ValueError(f"points ({most:.0f}) cannot exceed pool ({self.pool})")
         return self
 
 
@@ -64,15 +82,16 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.small: {},
     Preset.paper: {"hidden": 512, "batch": 16},
 }
-# the fast recipe differs with the width: a wider network wants fewer, larger steps
+# the fast recipe differs with the width: a wider network wants fewer steps of more points, and
+# bears few points at first (at width 128 that costs alignment)
 FAST: dict[Preset, dict[str, Any]] = {
     Preset.small: {},
     Preset.paper: {
         "steps": 120,
-        "points": 2_500,
+        "points": 2_000,
+        "growth": 3.0,
         "pool": 100_000,
-        "muon_rate": 6e-3,
-        "newton_schulz": 2,
+        "muon_rate": 5.5e-3,
     },
 }
 AUTHORS: dict[str, Any] = {
@@ -89,7 +108,26 @@ AUTHORS: dict[str, Any] = {
 }
 
 
-def fit_defaults(preset: Preset, recipe: Recipe) -> dict[str, Any]:
-    """Give the settings of a preset and a recipe that differ from FitConfig's own defaults."""
-    chosen = AUTHORS if recipe is Recipe.paper else FAST[preset]
+# what else a kind of field wants, by preset
+FAST_FIELD: dict[str, dict[str, Any]] = {
+    # the cusp at the surface wants large steps of the first and last layer, and many points
+    "udf": {
+        "steps": 250,
+        "points": 2_500,
+        "growth": 1.0,
+        "pool": 200_000,
+        "muon_rate": 1e-3,
+        "learning_rate": 1e-3,
+    },
+    "occ": {"muon_rate": 2e-3, "focal_alpha": 0.5, "focal_gamma": 1.0},
+}
+AUTHORS_FIELD: dict[str, dict[str, Any]] = {"occ": {"pool": 64**3}}
+
+
+def fit_defaults(preset: Preset, recipe: Recipe, field: str = "sdf") -> dict[str, Any]:
+    """Give the settings of a preset, a recipe and a kind of field that differ from FitConfig's."""
+    if recipe is Recipe.paper:
+        chosen = AUTHORS | AUTHORS_FIELD.get(field, {})
+    else:
+        chosen = FAST[preset] | FAST_FIELD.get(field, {})
     return {"preset": preset, "recipe": recipe, **PRESETS[preset], **chosen}

@@ -69,6 +69,34 @@ def siren_values(
     return out
 
 
+def siren_values_and_slopes(
+    weights: list[Tensor],  # one a layer: [H_out, H_in]
+    biases: list[Tensor],  # one a layer: [H_out]
+    coords: Tensor,  # [M, 3]
+    omega: float = 30.0,
+    tile: int = 4096,
+) -> tuple[Tensor, Tensor]:  # [M, V], [M, 3]
+    """Evaluate one sine network, and the derivative of its first output to the coordinates."""
+    scaled = [w * omega for w in weights[:-1]]
+    shifted = [b * omega for b in biases[:-1]]
+    out = coords.new_empty(len(coords), len(weights[-1]))
+    slopes = torch.empty_like(coords)
+    for start in range(0, len(coords), tile):
+        part = slice(start, start + tile)
+        h = coords[part]
+        cosines = []
+        for w, b in zip(scaled, shifted, strict=True):
+            before = torch.addmm(b, h, w.T)
+            cosines.append(before.cos())
+            h = before.sin_()
+        torch.addmm(biases[-1], h, weights[-1].T, out=out[part])
+        back = weights[-1][0].expand_as(h)
+        for w, cosine in zip(reversed(scaled), reversed(cosines), strict=True):
+            back = (back * cosine) @ w
+        slopes[part] = back
+    return out, slopes
+
+
 class SirenGradient:
     """Loss and weight gradients of B sine networks, into buffers that are allocated once.
 
@@ -103,8 +131,11 @@ class SirenGradient:
         coords: Tensor,  # [B, M, 3]
         targets: Tensor,  # [B, M]
         loss: PointLoss,
+        share: Tensor,  # [B, M]
     ) -> Tensor:  # [B]
-        """Put the gradient of the sum of the objects' mean losses into `grad`; return those losses.
+        """Put the gradient of the sum of the objects' losses into `grad`; return those losses.
+
+        `share` is the weight of each point: 1 / M for the mean.
 
         `loss(outputs, targets)` gives each point's loss and its derivative to the output. Objects
         are summed, not averaged, so that a field does not depend on how many are fitted with it.
@@ -119,13 +150,13 @@ class SirenGradient:
         total = coords.new_zeros(len(coords))
         for start in range(0, points, self.tile):
             part = slice(start, min(start + self.tile, points))
-            total += self._tile(coords[:, part], targets[:, part], loss, points)
+            total += self._tile(coords[:, part], targets[:, part], loss, share[:, part])
         for w, b in zip(self.grad_w[:-1], self.grad_b[:-1], strict=True):
             w.mul_(self.omega)
             b.mul_(self.omega)
         return total
 
-    def _tile(self, x: Tensor, y: Tensor, loss: PointLoss, points: int) -> Tensor:
+    def _tile(self, x: Tensor, y: Tensor, loss: PointLoss, share: Tensor) -> Tensor:
         m = x.shape[1]
         sin = [s[:, :m] for s in self._sin]
         cos = [c[:, :m] for c in self._cos]
@@ -136,7 +167,7 @@ class SirenGradient:
             h = s
         outputs = torch.baddbmm(self.biases[-1].unsqueeze(1), h, self.weights[-1].mT)
         each, slope = loss(outputs.squeeze(-1), y)
-        slope = (slope / points).unsqueeze(-1)
+        slope = (slope * share).unsqueeze(-1)
         _accumulate(self.grad_w[-1], slope, h)
         self.grad_b[-1].add_(slope.sum(1))
         back = self._back[:, :m]
@@ -149,7 +180,7 @@ class SirenGradient:
             if layer:
                 # the sine of this layer is spent: its buffer takes the next gradient
                 back = _matmul(back, self._scaled[layer], out=sin[layer])
-        return each.sum(1) / points
+        return (each * share).sum(1)
 
 
 def _views(flat: Tensor, shapes: list[tuple[int, int]]) -> tuple[list[Tensor], list[Tensor]]:

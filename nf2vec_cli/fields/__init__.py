@@ -7,3 +7,5 @@ class FieldName(StrEnum):
     """A kind of field that can be fitted to a shape."""
 
     sdf = "sdf"
+    udf = "udf"
+    occ = "occ"

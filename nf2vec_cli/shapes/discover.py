@@ -34,6 +34,8 @@ class ShapeRef:
     source: str  # path under the root
     class_name: str = ""
     split: str = ""
+    copy: int = 0  # 0: the shape itself; from 1 on: an augmented copy of it
+    parent: str = ""  # id of the shape that a copy is made of
 
 
 def discover(
@@ -41,28 +43,46 @@ def discover(
     *,
     root: Path | None = None,
     labels: Path | None = None,
+    suffixes: tuple[str, ...] = SUFFIXES,
     stdin: Iterable[str] | None = None,
 ) -> list[ShapeRef]:
     """Find shapes, sorted by id.
 
     Args:
-        source: a folder; a mesh file; a text file (.txt, .lst) of paths, one a line; or "-" for
+        source: a folder; a shape's file; a text file (.txt, .lst) of paths, one a line; or "-" for
             paths on standard input. CLASS/SPLIT/NAME.ext and CLASS/NAME.ext give the labels.
         root: folder that ids are relative to. Default: the folder; the list's folder; here.
         labels: CSV file with columns name, class, split (which may be missing); its names are ids
             or file names, with or without suffix and folders.
+        suffixes: of the files that count.
         stdin: lines to read instead of standard input.
 
     Raises:
         InputError: there is nothing to read.
         UsageFault: two paths of a list have one id.
     """
-    base, paths = _paths(source, root, stdin)
+    base, paths = _paths(source, root, suffixes, stdin)
     refs = sorted(_named(paths, base), key=lambda ref: ref.id)
     if not refs:
-        wanted = " ".join(SUFFIXES)
+        wanted = " ".join(suffixes)
         raise InputError(f"{str(source)!r} holds no shape (looked for {wanted})")
     return _labelled(refs, labels) if labels else refs
+
+
+def with_copies(refs: list[ShapeRef], copies: int) -> list[ShapeRef]:
+    """Add augmented copies of each shape for training: `ID+1` to `ID+copies` (paper, section IV).
+
+    Shapes of the splits val and test get none. A shape without a split may be for training.
+    """
+    found = []
+    for ref in refs:
+        found.append(ref)
+        if ref.split in ("train", ""):
+            found += [
+                replace(ref, id=f"{ref.id}+{copy}", copy=copy, parent=ref.id)
+                for copy in range(1, copies + 1)
+            ]
+    return found
 
 
 def fingerprint(path: Path) -> tuple[bytes, int, int]:
@@ -91,14 +111,17 @@ def _buffers(path: Path) -> list[str]:
 
 
 def _paths(
-    source: str | Path, root: Path | None, stdin: Iterable[str] | None
+    source: str | Path,
+    root: Path | None,
+    suffixes: tuple[str, ...],
+    stdin: Iterable[str] | None,
 ) -> tuple[Path, list[Path]]:
     if str(source) == "-":
         base = Path.cwd()
         return root or base, _listed(sys.stdin if stdin is None else stdin, base)
     place = Path(source)
     if place.is_dir():
-        return root or place, list(_walk(place))
+        return root or place, list(_walk(place, suffixes))
     if not place.exists():
         raise InputError(f"{str(source)!r} is not there")
     if place.suffix.lower() in LISTS:
@@ -107,21 +130,22 @@ def _paths(
         except UnicodeDecodeError as error:
             raise InputError(f"{str(source)!r} is no list of paths: it is not UTF-8") from error
         return root or place.parent, _listed(lines, place.parent)
-    if place.suffix.lower() not in SUFFIXES:
+    if place.suffix.lower() not in suffixes:
         raise InputError(
-            f"{str(source)!r} is neither a folder, a mesh nor a list of paths (.txt, .lst)"
+            f"{str(source)!r} is neither a folder, a shape ({' '.join(suffixes)}) nor a list of "
+            "paths (.txt, .lst)"
         )
     return root or place.parent, [place]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the mesh files of a folder; hidden ones and links that lead out of it are left out."""
+def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the shape files of a folder; hidden ones and links that lead out of it are left out."""
     inside = folder.resolve()
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(where, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            if name.startswith(".") or path.suffix.lower() not in suffixes:
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 log.warning("%s is left out: it links to a file outside %s", path, folder)

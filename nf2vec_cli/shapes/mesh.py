@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -19,10 +15,19 @@ from trimesh.resolvers import Resolver
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.clean import Mesh, clean
 from nf2vec_cli.shapes.precheck import prechecked
+from nf2vec_cli.shapes.reasons import reasons
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 Vertices = NDArray[np.float64]
 Faces = NDArray[np.int64]
+
+
+class CloudFile(InputError):
+    """A mesh file that holds points and no faces."""
+
+    def __init__(self, points: Vertices) -> None:
+        super().__init__(f"the file holds {len(points)} points and no faces: a cloud, not a mesh")
+        self.points = points
 
 
 def load_mesh(path: Path) -> Mesh:
@@ -42,7 +47,7 @@ def load_mesh(path: Path) -> Mesh:
     data = path.read_bytes()
     if not data or data.isspace():
         raise InputError("the file is empty")
-    with _reasons(suffix):
+    with reasons(suffix):
         vertices, faces = _flatten(_parse(prechecked(data, suffix), suffix, path.parent))
     return clean(vertices, faces)
 
@@ -77,41 +82,20 @@ def _parse(data: bytes, suffix: str, folder: Path) -> Any:
     return trimesh.load_scene(BytesIO(data), file_type=suffix[1:], process=False, **options)
 
 
-@contextmanager
-def _reasons(suffix: str) -> Iterator[None]:
-    """Turn whatever a parser does with a corrupt file into a reason."""
-    logger = logging.getLogger("trimesh")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        if isinstance(error, IndexError | KeyError):
-            what = "it points to something that is not there, such as a face to a vertex"
-        kind = suffix[1:].upper()
-        raise InputError(f"the file is corrupt, cut short or no {kind}: {what}") from error
-    finally:
-        logger.setLevel(before)
-
-
 def _flatten(scene: Any) -> tuple[Vertices, Faces]:
     """Concatenate a scene's meshes, each moved by its place in the scene graph."""
     vertices: list[Vertices] = []
     faces: list[Faces] = []
-    at, points = 0, 0
+    points: list[Vertices] = []
+    at = 0
     for node in scene.graph.nodes_geometry:
         matrix, name = scene.graph[node]
         part = scene.geometry[name]
         if not isinstance(part, trimesh.Trimesh):
-            points += len(getattr(part, "vertices", ()))
+            points.append(np.asarray(getattr(part, "vertices", np.empty((0, 3))), float))
             continue
         if not len(part.faces):
-            points += len(part.vertices)
+            points.append(np.asarray(part.vertices, float))
             continue
         placed = np.asarray(part.vertices, np.float64)
         if not np.array_equal(matrix, np.eye(4)):
@@ -126,8 +110,8 @@ def _flatten(scene: Any) -> tuple[Vertices, Faces]:
         faces.append(corners + at)
         at += len(placed)
     if not faces:
-        if points:
-            raise InputError(f"the file holds {points} points and no faces: a cloud, not a mesh")
+        if sum(map(len, points)):
+            raise CloudFile(np.concatenate(points))
         raise InputError("the file holds no faces")
     return np.concatenate(vertices), np.concatenate(faces)
 

@@ -20,9 +20,17 @@ def surface_points(
     The same distribution as independent draws, with less clumping. The points come in the order
     of the faces.
     """
+    return surface_sample(vertices, faces, count, rng=rng)[0]
+
+
+def surface_sample(
+    vertices: Points, faces: NDArray[np.integer], count: int, *, rng: np.random.Generator
+) -> tuple[Points, Points]:  # [count, 3], [count, 3]
+    """Draw points as `surface_points` does, with the unit normals of their faces."""
     corners = vertices[faces]
     edges = corners[:, 1:] - corners[:, :1]
-    area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)
+    normals = np.cross(edges[:, 0], edges[:, 1])
+    area = np.linalg.norm(normals, axis=1)
     ends = np.cumsum(area)
     at = (np.arange(count) + rng.random(count)) / count * ends[-1]
     chosen = np.minimum(np.searchsorted(ends, at, side="right"), len(faces) - 1)
@@ -30,7 +38,7 @@ def surface_points(
     fold = u + v > 1
     u, v = np.where(fold, 1 - u, u), np.where(fold, 1 - v, v)
     points: Points = corners[chosen, 0] + u * edges[chosen, 0] + v * edges[chosen, 1]
-    return points
+    return points, normals[chosen] / np.maximum(area[chosen], 1e-300)[:, None]
 
 
 def morton_order(points: Points, bits: int = 10) -> NDArray[np.int64]:  # [M, 3] -> [M]

@@ -70,7 +70,7 @@ def create_store(
     for name in ARRAYS[codec]:
         _weights_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
     for column in COLUMNS.values():
-        _column_array(durable, column)
+        add_column(durable, column)
     root = zarr.open_group(durable, mode="a")
     root.update_attributes(
         {
@@ -153,7 +153,8 @@ def _weights_array(store: DurableStore, name: str, width: int, batch: int) -> No
     )
 
 
-def _column_array(store: DurableStore, column: Column) -> None:
+def add_column(store: Any, column: Column) -> None:
+    """Make the array of a column, without rows; `store`: the Zarr store of the group."""
     wide = () if column.width == 1 else (column.width,)
     zarr.create_array(
         store,

@@ -46,6 +46,8 @@ COLUMNS = {
         _text("source", 1024, "path of its source below the folder it was found in"),
         _text("class", 64, "class name, empty if it has none"),
         _text("split", 16, "train, val, test, or empty"),
+        _text("parent", 256, "id of the object that an augmented copy was made of, else its own"),
+        _number("copy", "int32", "0: the object itself; from 1 on: an augmented copy"),
         _text("message", 512, "why it failed, or what cleaning changed"),
         _number("hash", "uint8", "SHA-256 of the source's content", 32),
         _number("key", "uint8", "name of the product: source, settings and init", 16),
@@ -56,11 +58,15 @@ COLUMNS = {
             "transform", "float64", "centre x, y, z and scale: user = unit * scale + centre", 4
         ),
         _number("error", "float32", "mean field error near the surface, of the stored field"),
+        _number("steps", "int32", "optimiser steps that the fit took"),
         _number("seconds", "float32", "CPU seconds of the fit, its query points included"),
         _number("seed", "int64", "seed of the object's fit"),
         _number("watertight", "uint8", "1: closed surface, 0: open, 255: unknown"),
         _number("doubt", "float32", "share of points near the surface whose sign is doubtful"),
-        _number("faces", "int64", "triangles of the cleaned source"),
+        _number("disagreement", "float32", "share where ray parity and winding number differ"),
+        _text("sign", 8, "how inside was told: normal, winding, parity or wrap; empty: no sign"),
+        _number("faces", "int64", "triangles of the cleaned source; 0 if it is no mesh"),
+        _number("cells", "int32", "cells along each axis of the grid that was fitted; 0: no grid"),
         _number("status", "uint8", "0 empty, 1 pending, 2 done, 3 failed, 4 quarantined"),
     )
 }
@@ -75,3 +81,5 @@ class Entry:
     source: str
     class_name: str = ""
     split: str = ""
+    parent: str = ""
+    copy: int = 0

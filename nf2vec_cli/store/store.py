@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
+from nf2vec_cli.store.create import add_column
 from nf2vec_cli.store.durable import PARTIAL, DurableStore
 from nf2vec_cli.store.schema import (
     COLUMNS,
+    FILL,
     FORMAT,
     FORMAT_VERSION,
+    Column,
     Entry,
     Status,
 )
@@ -56,9 +59,11 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
             f"{path} has format {version}, this program reads up to {FORMAT_VERSION}",
             hint="`pip install -U nf2vec`",
         )
+    store = Store(path, group, attributes)
     if mode == "a":
         sweep(path)
-    return Store(path, group, attributes)
+        store.complete()
+    return store
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -101,6 +106,16 @@ class Store:
             raise StoreError(f"{path} is damaged: {error}") from error
         self._weights = {name: self._array(name) for name in ARRAYS[self.codec]}
 
+    def complete(self) -> None:
+        """Add the columns that came after this store was made, with what they are taken for."""
+        for column in COLUMNS.values():
+            if column.name not in self.group:
+                values = self._encoded(column.name, self._absent(column))
+                add_column(self.group.store, column)
+                array = self._array(column.name)
+                array.resize((self.slots, *array.shape[1:]))
+                array[:] = values
+
     @property
     def slots(self) -> int:
         """N: length of every column, empty slots included."""
@@ -109,6 +124,8 @@ class Store:
     def column(self, name: str) -> Any:
         """Read a column: [N] or [N, width]; a text column as a list of N texts."""
         column = COLUMNS[name]
+        if name not in self.group:  # a store of before this column was
+            return self._absent(column)
         try:
             values = np.asarray(self._array(name)[: self.slots])
         except (OSError, ValueError, RuntimeError) as error:
@@ -153,14 +170,16 @@ class Store:
         first = -(-self.slots // self.batch) * self.batch
         count = -(-len(entries) // self.batch) * self.batch
         rows = np.arange(first, first + len(entries))
-        texts = {
+        known = {
             "id": [entry.id for entry in entries],
             "source": [entry.source for entry in entries],
             "class": [entry.class_name for entry in entries],
             "split": [entry.split for entry in entries],
+            "parent": [entry.parent or entry.id for entry in entries],
+            "copy": [entry.copy for entry in entries],
         }
         # encoded before anything grows: a name that does not fit must change nothing
-        encoded = {name: self._encoded(name, values) for name, values in texts.items()}
+        encoded = {name: self._encoded(name, values) for name, values in known.items()}
         for array in (*self._weights.values(), *(self._array(n) for n in COLUMNS if n != "status")):
             array.resize((first + count, *array.shape[1:]))
         for name, values in encoded.items():
@@ -242,6 +261,14 @@ class Store:
                 key = place[0] if place and name != "zarr.json" else "metadata"
                 sizes[key] = sizes.get(key, 0) + Path(where, name).stat().st_size
         return sizes
+
+    def _absent(self, column: Column) -> Any:
+        if column.name == "parent":
+            return self.column("id")
+        if column.text:
+            return [""] * self.slots
+        shape = (self.slots,) if column.width == 1 else (self.slots, column.width)
+        return np.full(shape, FILL.get(column.name, 0), column.dtype)
 
     def _write_shard(self, shard: int, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
         first = shard * self.batch

@@ -80,7 +80,8 @@ class Tally:
             self.store.fail([item.row for item, _ in failed], [o.reason for _, o in failed])
         self.failures += [Failure(item.ref.id, outcome.reason) for item, outcome in failed]
         self.fitted += len(fitted)
-        self.open += sum(not o.columns["watertight"] for _, o in fitted)
+        if self.store.field == "sdf":  # where an open surface has no inside
+            self.open += sum(not o.columns["watertight"] for _, o in fitted)
         self.seconds += sum(o.columns["seconds"] for _, o in fitted)
         self.studies += [o.study for _, o in fitted if o.study]
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from nf2vec_cli import __version__
-from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.config import Preset, Recipe
+from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.core.sine import fused_sine_available
-from nf2vec_cli.errors import ConfigError, StoreError
+from nf2vec_cli.errors import ConfigError, Nf2vecError, StoreError
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.progress import Progress, Silent
@@ -66,12 +67,13 @@ def plan_fit(
         force: fit again what is done.
 
     Raises:
-        StoreError: the store is of another field.
+        StoreError: the store is of another field, or starts from another init.
         ConfigError: the store was made with other settings.
     """
     opened = open_store(store) if holds_store(store) else None
     if opened is None:
-        return plan_objects(refs, None), config or FitConfig()
+        default = FitConfig(**fit_defaults(Preset.small, Recipe.fast, field))
+        return plan_objects(refs, None), config or default
     if opened.field != field:
         raise StoreError(
             f"{store} holds {opened.field} fields, not {field}",
@@ -206,7 +208,10 @@ def _registered(store: Store, plan: Plan) -> list[Item]:
     """Give every object a row; then sort by row, so that a shard's objects come together."""
     new = [item for item in plan.todo if item.row == NEW]
     rows = store.register(
-        [Entry(i.ref.id, i.ref.source, i.ref.class_name, i.ref.split) for i in new]
+        [
+            Entry(r.id, r.source, r.class_name, r.split, r.parent, r.copy)
+            for r in (item.ref for item in new)
+        ]
     )
     placed = [replace(item, row=int(row)) for item, row in zip(new, rows, strict=True)]
     known = [item for item in plan.todo if item.row != NEW]
@@ -215,14 +220,24 @@ def _registered(store: Store, plan: Plan) -> list[Item]:
 
 def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
     for index, item in enumerate(items):
-        study = index < STUDIED
-        yield Job(item.ref.id, item.ref.path, field, config, store.init_hash, study)
+        ref, study = item.ref, index < STUDIED
+        yield Job(ref.id, ref.path, field, config, store.init_hash, ref.copy, study)
 
 
-def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> ConfigError:
+# settings that name the shared init: a store has one, and fields from two cannot be compared
+INIT = {"hidden", "layers", "omega", "init_seed"}
+
+
+def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> Nf2vecError:
     ours, theirs = kept.model_dump(mode="json"), asked.model_dump(mode="json")
-    differ = [f"{k} {ours[k]} there, {theirs[k]} asked for" for k in ours if ours[k] != theirs[k]]
+    differ = [k for k in ours if ours[k] != theirs[k]]
+    told = "; ".join(f"{k} {ours[k]} there, {theirs[k]} asked for" for k in differ)
+    if INIT & set(differ):
+        return StoreError(
+            f"{store} starts its fields from another init: {told}",
+            hint=f"`--store {store.with_name('other.zarr')}`, or leave these settings out",
+        )
     return ConfigError(
-        f"{store} was made with other settings: {'; '.join(differ)}",
+        f"{store} was made with other settings: {told}",
         hint="leave the settings out to go on as the store was begun, or name a new store",
     )

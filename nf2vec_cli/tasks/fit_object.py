@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from importlib import import_module
-from itertools import islice
+from itertools import chain, tee
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,23 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import siren_values
-from nf2vec_cli.errors import InputError, Nf2vecError
+from nf2vec_cli.errors import Nf2vecError
+from nf2vec_cli.fields.field import Field, field_of
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.shapes.augment import augment
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.discover import fingerprint
-from nf2vec_cli.shapes.mesh import load_mesh, normalise
+from nf2vec_cli.shapes.inside import Way
+from nf2vec_cli.shapes.load import Shape, load_shape
+from nf2vec_cli.shapes.unit import into_unit
 from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip
-from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise
+from nf2vec_cli.tasks.optimise import Optimised, network_of, object_seed, optimise
 from nf2vec_cli.tasks.spread import WorkerDied, spread
 
 log = logging.getLogger(__name__)
+UNKNOWN = 255  # whether the surface is closed, of what has none
+POOL_COLUMNS = ("doubt", "disagreement", "sign", "cells")
 MEASURED = 10_000  # pool points on which a fit's error is measured
 Theta = NDArray[np.float32]
 
@@ -44,6 +49,7 @@ class Job:
     field: str
     config: FitConfig
     init_hash: str
+    copy: int = 0  # 0: the shape itself; from 1 on: an augmented copy
     study: bool = False
 
 
@@ -82,10 +88,7 @@ def fit_jobs(
         for outcome in spread(partial(fit_object, init=init), jobs, workers=workers):
             yield _lost() if isinstance(outcome, WorkerDied) else outcome
         return
-    queue = iter(jobs)
-    queue = iter(jobs)
-    while batch := list(islice(queue, size)):
-        yield from _fit_together(batch, init, device, workers)
+    yield from _fit_together(jobs, init, device, workers, size)
 
 
 def fit_object(job: Job, init: Theta) -> Fitted | Failed:
@@ -94,37 +97,51 @@ def fit_object(job: Job, init: Theta) -> Fitted | Failed:
     if isinstance(prepared, Failed):
         return prepared
     started = time.process_time()
-    start = torch.from_numpy(init)
-    field = field_module(job.field)
+    pools = [(prepared.pool, prepared.seed)]
     cpu = torch.device("cpu")
-    theta = optimise(start, [prepared.pool], [prepared.seed], field, job.config, device=cpu)
-    spent = time.process_time() - started
-    return _measured(job, prepared, theta[0].numpy(), init, spent)
+    fitted = next(
+        optimise(torch.from_numpy(init), pools, field_of(job.field), job.config, device=cpu)
+    )
+    return _measured(job, prepared, fitted, init, time.process_time() - started)
 
 
 def _fit_together(
-    batch: list[Job], init: Theta, device: torch.device, workers: int
+    jobs: Iterable[Job], init: Theta, device: torch.device, workers: int, size: int
 ) -> Iterator[Fitted | Failed]:
-    """Prepare objects in worker processes, then fit them as one batched network on the GPU."""
-    found = [
-        _lost() if isinstance(p, WorkerDied) else p for p in spread(prepare, batch, workers=workers)
-    ]
-    good = [p for p in found if isinstance(p, Prepared)]
-    thetas = iter(())
-    spent = 0.0
-    if good:
-        started = time.process_time()
-        field = field_module(batch[0].field)
-        pools, seeds = [p.pool for p in good], [p.seed for p in good]
-        start = torch.from_numpy(init)
-        fitted = optimise(start, pools, seeds, field, batch[0].config, device=device)
-        thetas = iter(fitted.cpu().numpy())
-        spent = (time.process_time() - started) / len(good)
-    for job, prepared in zip(batch, found, strict=True):
-        if isinstance(prepared, Failed):
-            yield prepared
-        else:
-            yield _measured(job, prepared, next(thetas), init, spent)
+    """Prepare objects in worker processes, and fit them as one batched network on the GPU."""
+    jobs = iter(jobs)
+    first = next(jobs, None)
+    if first is None:
+        return
+    known: dict[int, tuple[Job, Prepared]] = {}  # under way, in the order in which they came
+    count = 0
+    slots: deque[Fitted | Failed | int] = deque()  # each job's outcome, or its number
+    outcomes: dict[int, Fitted | Failed] = {}
+
+    def pools() -> Iterator[tuple[Pool, int]]:
+        nonlocal count
+        mine, theirs = tee(chain([first], jobs))
+        for job, prepared in zip(mine, spread(prepare, theirs, workers=workers), strict=True):
+            if isinstance(prepared, Prepared):
+                slots.append(count)
+                known[count] = (job, prepared)
+                count += 1
+                yield prepared.pool, prepared.seed
+            else:
+                slots.append(_lost() if isinstance(prepared, WorkerDied) else prepared)
+
+    field, start = field_of(first.field), torch.from_numpy(init)
+    began = time.process_time()
+    for fitted in optimise(start, pools(), field, first.config, device=device, places=size):
+        now = time.process_time()
+        job, prepared = known.pop(fitted.index)
+        outcomes[fitted.index] = _measured(job, prepared, fitted, init, now - began)
+        began = time.process_time()
+        while slots and (not isinstance(slots[0], int) or slots[0] in outcomes):
+            head = slots.popleft()
+            yield outcomes.pop(head) if isinstance(head, int) else head
+    for head in slots:
+        yield outcomes.pop(head) if isinstance(head, int) else head
 
 
 def prepare(job: Job) -> Prepared | Failed:
@@ -134,14 +151,15 @@ def prepare(job: Job) -> Prepared | Failed:
     try:
         digest, size, mtime = fingerprint(job.path)
         columns |= {"hash": digest, "size": size, "mtime": mtime}
-        mesh = load_mesh(job.path)
-        columns |= {"watertight": int(mesh.watertight), "faces": len(mesh.faces)}
-        unit, centre, scale = normalise(mesh.vertices, how=job.config.normalise)
-        columns["transform"] = np.array([*centre, scale])
         seed = object_seed(job.id, job.config.seed)
-        pool = _sampled(Mesh(unit, mesh.faces, mesh.watertight, mesh.notes), seed, job)
-        columns |= {"seed": seed, "doubt": pool.doubt, "message": _remarks(mesh, pool)}
-        _refuse_doubt(pool, job.config)
+        shape = load_shape(job.path, job.field)
+        columns |= _facts(shape)
+        unit, centre, scale = into_unit(copied(shape, job.copy, seed), how=job.config.normalise)
+        columns["transform"] = np.array([*centre, scale])
+        rng = np.random.default_rng([seed, 0])
+        pool = field_of(job.field).prepare(unit, job.config, rng=rng)
+        columns |= {name: getattr(pool, name) for name in POOL_COLUMNS}
+        columns |= {"seed": seed, "message": _remarks(shape, pool)}
     except Exception as error:  # one shape, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
             log.exception("%s", job.path)
@@ -157,13 +175,19 @@ def product_key(source_hash: bytes, job: Job) -> bytes:
     return sha256(text.encode()).digest()[:16]
 
 
-def field_module(name: str) -> ModuleType:
-    """Import the file of a kind of field."""
-    return import_module(f"nf2vec_cli.fields.{name}")
+def copied(shape: Shape, copy: int, seed: int) -> Shape:
+    """Give a shape's augmented copy; copy 0 is the shape itself. `seed`: the copy's own."""
+    return augment(shape, rng=np.random.default_rng([seed, 2])) if copy else shape
+
+
+def _facts(shape: Shape) -> dict[str, Any]:
+    if isinstance(shape, Mesh):
+        return {"watertight": int(shape.watertight), "faces": len(shape.faces)}
+    return {"watertight": UNKNOWN, "faces": 0}
 
 
 def field_values(
-    theta: Theta, spec: NetworkSpec, field: ModuleType, coords: NDArray[np.float32]
+    theta: Theta, spec: NetworkSpec, field: Field, coords: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Evaluate one field, theta [P], at points [M, 3]: what it says there, in unit space, [M]."""
     weights, biases = split_theta(torch.from_numpy(theta)[None], spec)
@@ -174,24 +198,9 @@ def field_values(
     return values
 
 
-def _sampled(unit: Mesh, seed: int, job: Job) -> Pool:
-    field = field_module(job.field)
-    sample = field.sample_as_paper if job.config.recipe == "paper" else field.sample
-    pool: Pool = sample(unit, job.config.pool, rng=np.random.default_rng([seed, 0]))
-    return pool
-
-
-def _refuse_doubt(pool: Pool, config: FitConfig) -> None:
-    if pool.doubt > config.max_doubt:
-        raise InputError(
-            f"the surface is open: for {pool.doubt:.0%} of the points near it inside and outside "
-            "cannot be told apart; close it (fields without sign, `--field udf`, are to come)"
-        )
-
-
-def _remarks(mesh: Mesh, pool: Pool) -> str:
-    remarks = list(mesh.notes)
-    if not mesh.watertight:
+def _remarks(shape: Shape, pool: Pool) -> str:
+    remarks = [*shape.notes, *([pool.note] if pool.note else [])]
+    if isinstance(shape, Mesh) and not shape.watertight and pool.sign and pool.sign != Way.wrap:
         remarks.append(
             f"the surface is open, its sign is doubtful at {pool.doubt:.2%} of the points near it"
         )
@@ -215,13 +224,14 @@ def _lost() -> Failed:
 
 
 def _measured(
-    job: Job, prepared: Prepared, theta: Theta, init: Theta, spent: float
+    job: Job, prepared: Prepared, fitted: Optimised, init: Theta, spent: float
 ) -> Fitted | Failed:
+    theta: Theta = fitted.theta.cpu().numpy()
     if not np.isfinite(theta).all():
         return Failed("the fit diverged (weights are not finite)", prepared.columns)
-    spec, field, pool = network_of(job.config), field_module(job.field), prepared.pool
+    spec, field, pool = network_of(job.config), field_of(job.field), prepared.pool
     # even steps through the Morton order: the whole shape
-    near = np.flatnonzero(np.abs(pool.values) < np.abs(pool.values).max())
+    near = np.flatnonzero(pool.near)
     some = near[np.linspace(0, len(near) - 1, min(MEASURED, len(near))).astype(int)]
 
     def error_of(weights: Theta) -> float:
@@ -230,7 +240,11 @@ def _measured(
 
     config = job.config
     kept = roundtrip(theta, init, spec.blocks, config.codec, config.bits)
-    columns = {**prepared.columns, "error": error_of(kept), "seconds": prepared.seconds + spent}
+    columns = prepared.columns | {
+        "error": error_of(kept),
+        "steps": fitted.steps,
+        "seconds": prepared.seconds + spent,
+    }
     study = None
     if job.study:
         study = {}

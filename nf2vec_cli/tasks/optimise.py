@@ -1,9 +1,11 @@
-"""The fit itself: B prepared objects in, B fields out."""
+"""The fit itself: prepared objects in, fields out, several at once in places of one batch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
-from types import ModuleType
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,13 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.mlp import SirenGradient
+from nf2vec_cli.core.mlp import SirenGradient, siren_forward
 from nf2vec_cli.core.optimiser import Adam, Muon
+from nf2vec_cli.fields.field import Field
 from nf2vec_cli.fields.pool import Pool, draw_stratified, draw_uniform
-from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.models.network import NetworkSpec, split_theta
 
 # points of one tile of work: larger ones leave the cache of a CPU (measured at H = 128 and 512)
 TILE = {"cpu": 1_250}
+CHECK_EVERY = 10  # steps between two looks at the error of a fit that may stop early
+CHECKED = 2_000  # points of such a look: 5 % of the cost of the steps between
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """A fitted field: its place in the order of the pools, theta [P], and the steps it took."""
+
+    index: int
+    theta: Tensor
+    steps: int
 
 
 def object_seed(object_id: str, seed: int) -> int:
@@ -33,36 +47,116 @@ def network_of(config: FitConfig) -> NetworkSpec:
 
 def optimise(
     init: Tensor,  # [P]
-    pools: list[Pool],
-    seeds: list[int],
-    field: ModuleType,
+    pools: Iterable[tuple[Pool, int]],
+    field: Field,
     config: FitConfig,
     *,
     device: torch.device,
-) -> Tensor:  # [B, P]
-    """Fit one field to each pool, all from the same start; objects never influence each other."""
-    spec = network_of(config)
-    theta = init.to(device).repeat(len(pools), 1)
-    coords = torch.from_numpy(np.stack([p.coords for p in pools])).to(device)
-    values = torch.from_numpy(np.stack([p.values for p in pools])).to(device)
-    targets = field.labels(values)
-    draws = np.stack([_draw(p, s, config) for p, s in zip(pools, seeds, strict=True)], axis=1)
-    chosen = torch.from_numpy(draws.astype(np.int64)).to(device)  # [steps, B, points]
-    engine = SirenGradient(spec, theta=theta, tile=TILE.get(device.type, config.points))
-    stepper = _Stepper(theta, engine, spec, config)
-    for step in range(config.steps):
-        index = chosen[step]
-        x = coords.gather(1, index[..., None].expand(-1, -1, 3))
-        engine(x, targets.gather(1, index), field.loss)
-        stepper.step(1 - step / config.steps if config.decay == "linear" else 1.0)
-    return theta
+    places: int = 1,
+) -> Iterator[Optimised]:
+    """Fit one field to each (pool, seed), all from the same start; objects never influence another.
+
+    At most `places` objects are under way at once. One that is finished, by `config.steps` or by
+    `config.target_error`, gives its place to the next, so a hard one holds up no batch. Fields
+    come in the order in which they are finished.
+    """
+    queue = enumerate(pools)
+    first = list(islice(queue, places))
+    if not first:
+        return
+    batch = _Batch(init.to(device), [pool for _, (pool, _) in first], field, config)
+    under_way: dict[int, int] = {}  # place -> number of its object
+    for place, (number, (pool, seed)) in enumerate(first):
+        batch.seat(place, pool, seed)
+        under_way[place] = number
+    while under_way:
+        for place in set(batch.step()) & set(under_way):
+            number = under_way.pop(place)
+            yield Optimised(number, batch.theta[place].clone(), int(batch.done[place]))
+            for following, (pool, seed) in islice(queue, 1):
+                batch.seat(place, pool, seed)
+                under_way[place] = following
 
 
-def _draw(pool: Pool, seed: int, config: FitConfig) -> NDArray[np.int32]:
-    rng = np.random.default_rng([seed, 1])
-    if config.draw == "uniform":
-        return draw_uniform(len(pool.values), config.steps, config.points, rng=rng)
-    return draw_stratified(pool.values, config.steps, config.points, rng=rng)
+class _Batch:
+    """Networks, optimiser and drawn points of the objects under way, one a place."""
+
+    def __init__(self, init: Tensor, pools: list[Pool], field: Field, config: FitConfig) -> None:
+        self.init, self.field, self.config = init, field, config
+        self.spec = network_of(config)
+        size, points = len(pools), len(pools[0].values)
+        device = init.device
+        self.theta = init.repeat(size, 1)
+        self.coords = torch.empty(size, points, 3, device=device)
+        self.targets = torch.empty(size, points, device=device)
+        self.values = torch.empty(size, points, device=device)
+        self.counts = points_of_steps(config)
+        most = int(self.counts.max())
+        self.draws = torch.zeros(config.steps, size, most, dtype=torch.int64, device=device)
+        self.column = torch.arange(most, device=device)
+        self.checked: list[Tensor] = [torch.empty(0)] * size
+        self.done = np.zeros(size, np.int64)
+        self.places = torch.arange(size, device=device)
+        tile = TILE.get(device.type, config.points)
+        self.engine = SirenGradient(self.spec, theta=self.theta, tile=tile)
+        self.stepper = _Stepper(self.theta, self.engine, self.spec, config)
+        self.loss = field.point_loss(config)
+
+    def seat(self, place: int, pool: Pool, seed: int) -> None:
+        """Begin a new object at a place."""
+        self.theta[place] = self.init
+        self.coords[place] = torch.from_numpy(pool.coords)
+        self.values[place] = torch.from_numpy(pool.values)
+        self.targets[place] = self.field.labels(self.values[place])
+        for step, chosen in enumerate(_draw(pool, seed, self.counts, self.config)):
+            self.draws[step, place, : len(chosen)] = torch.from_numpy(chosen)
+        if self.config.target_error:
+            near = np.flatnonzero(pool.near)
+            # even steps through the Morton order: the whole shape
+            some = near[np.linspace(0, len(near) - 1, min(CHECKED, len(near))).astype(int)]
+            self.checked[place] = torch.from_numpy(some).to(self.theta.device)
+        self.done[place] = 0
+        self.stepper.restart(place)
+
+    def step(self) -> list[int]:
+        """Move every object by one step; return the places of those that are finished."""
+        steps = self.config.steps
+        at = np.minimum(self.done, steps - 1)  # a place that nobody wants any more
+        count = torch.from_numpy(self.counts[at]).to(self.theta.device)[:, None]
+        index = self.draws[torch.from_numpy(at).to(self.places.device), self.places]
+        index = index[:, : int(self.counts[at].max())]
+        x = self.coords.gather(1, index[..., None].expand(-1, -1, 3))
+        # an object with fewer points than its neighbours gives the rest no weight
+        share = (self.column[: index.shape[1]] < count) / count
+        self.engine(x, self.targets.gather(1, index), self.loss, share)
+        decay = 1 - at / steps if self.config.decay == "linear" else np.ones(len(at))
+        self.stepper.step(torch.from_numpy(decay).to(self.theta)[:, None])
+        self.done += 1
+        return [p for p, done in enumerate(self.done) if done >= steps or self._good(p)]
+
+    def _good(self, place: int) -> bool:
+        if not self.config.target_error or self.done[place] % CHECK_EVERY:
+            return False
+        some = self.checked[place]
+        weights, biases = split_theta(self.theta[place : place + 1], self.spec)
+        outputs = siren_forward(weights, biases, self.coords[place, some][None], self.spec.omega)
+        found = self.field.read_back(outputs[0, :, 0])
+        error = (found - self.values[place, some]).abs().mean()
+        return bool(error <= self.config.target_error)
+
+
+def points_of_steps(config: FitConfig) -> NDArray[np.int64]:  # [steps]
+    """Give the number of points of each step: it grows evenly, and is `points` on the mean."""
+    first = 2 * config.points / (1 + config.growth)
+    counts = np.linspace(first, first * config.growth, config.steps)
+    return np.maximum(counts.round().astype(np.int64), 1)
+
+
+def _draw(
+    pool: Pool, seed: int, counts: NDArray[np.int64], config: FitConfig
+) -> list[NDArray[np.int64]]:
+    draw = draw_uniform if config.draw == "uniform" else draw_stratified
+    return draw(pool, counts, rng=np.random.default_rng([seed, 1]))
 
 
 class _Stepper:
@@ -80,11 +174,18 @@ class _Stepper:
             slices = _outside_hidden(spec)
         self.adam = Adam(theta, slices, config.momentum, config.beta2)
 
-    def step(self, scale: float) -> None:
+    def step(self, scale: Tensor) -> None:
+        """Move by the gradient in the engine; scale: [B, 1], part of the first step's size."""
         self.adam.step(self.engine.grad, self.config.learning_rate * scale)
         if self.muon is not None:
             hidden = slice(1, len(self.engine.weights) - 1)
             self.muon.step(self.engine.grad_w[hidden], self.config.muon_rate * scale)
+
+    def restart(self, place: int) -> None:
+        """Forget the object that was at a place."""
+        self.adam.restart(place)
+        if self.muon is not None:
+            self.muon.restart(place)
 
 
 def _outside_hidden(spec: NetworkSpec) -> list[slice]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nf2vec_cli.shapes.discover import ShapeRef, fingerprint
 from nf2vec_cli.store.schema import Status
@@ -64,11 +65,10 @@ def plan_objects(
     rows = store.rows()
     ids, status = store.column("id"), store.column("status")
     known = {ids[row]: int(row) for row in rows}
-    sources = store.column("source")
-    refs = _keep_ids(refs, {sources[row]: ids[row] for row in rows})
-    classes, splits = store.column("class"), store.column("split")
+    sources, copies = store.column("source"), store.column("copy")
+    refs = _keep_ids(refs, {sources[row]: ids[row] for row in rows if not copies[row]})
     seen = _Seen(store)
-    todo, relabelled, skipped, failed = [], [], 0, 0
+    todo, skipped, failed = [], 0, 0
     for ref in refs:
         row = known.get(ref.id)
         if row is None:
@@ -81,9 +81,19 @@ def plan_objects(
             failed += 1
         else:
             skipped += 1
-        if (classes[row], splits[row]) != (ref.class_name, ref.split):
-            relabelled.append(Item(ref, why or Why.changed, row))
-    return Plan(tuple(todo), skipped, failed, tuple(relabelled))
+    return Plan(tuple(todo), skipped, failed, _relabelled(refs, store, rows))
+
+
+def _relabelled(refs: list[ShapeRef], store: Store, rows: NDArray[np.int64]) -> tuple[Item, ...]:
+    """Find the rows whose labels differ; a copy has those of its shape, named in the run or not."""
+    wanted = {ref.id: ref for ref in refs if not ref.copy}
+    parents, classes, splits = (store.column(name) for name in ("parent", "class", "split"))
+    found = []
+    for row in rows:
+        ref = wanted.get(parents[row])
+        if ref and (classes[row], splits[row]) != (ref.class_name, ref.split):
+            found.append(Item(ref, Why.changed, int(row)))
+    return tuple(found)
 
 
 def _keep_ids(refs: list[ShapeRef], held: dict[str, str]) -> list[ShapeRef]:
@@ -92,8 +102,12 @@ def _keep_ids(refs: list[ShapeRef], held: dict[str, str]) -> list[ShapeRef]:
     taken = set(known.values())
     kept = []
     for ref in refs:
-        name = known.get(ref.source) or (ref.source if ref.id in taken else ref.id)
-        kept.append(replace(ref, id=name))
+        name = ref.parent or ref.id
+        name = known.get(ref.source) or (ref.source if name in taken else name)
+        if ref.copy:
+            kept.append(replace(ref, id=f"{name}+{ref.copy}", parent=name))
+        else:
+            kept.append(replace(ref, id=name))
     return kept
 
 

@@ -1,44 +1,74 @@
-"""Turn fields back into meshes, in the user's own units and pose."""
+"""Turn fields back into meshes, clouds or voxels, in the user's own units and pose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
-from nf2vec_cli.errors import InputError, StoreError
+from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.errors import InputError, StoreError, UsageFault
 from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.models.transform import Affine, parse_transform
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.clean import Mesh
+from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.shapes.discover import fingerprint
-from nf2vec_cli.shapes.mesh import load_mesh
+from nf2vec_cli.shapes.load import Shape, load_shape
+from nf2vec_cli.shapes.unit import onto_unit
+from nf2vec_cli.shapes.write import FORMATS, write_shape
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store, open_store
-from nf2vec_cli.tasks.score import Truth, field_surface
+from nf2vec_cli.tasks.field_function import FieldFunction
+from nf2vec_cli.tasks.fit_object import copied
+from nf2vec_cli.tasks.rebuild import NATURAL, Built, Form, build, same_form
+from nf2vec_cli.tasks.score import Quality, compare
+from nf2vec_cli.tasks.sheet import Tile, picture_of, write_sheet
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
+
+MESH_RESOLUTION = 128
+PICTURED = 24  # objects on a sheet
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """One object's mesh. chamfer, f1, f025: against the source, in unit space, if it is there.
+    """One object's mesh, cloud or voxels, compared in unit space with its source if that is there.
 
-    chamfer: mean distance, sample to surface, both ways; f1, f025: F-score at 1 % and 0.25 % of
-    the unit sphere's radius. evaluated: share of the dense grid that was evaluated.
+    count: faces, points or occupied cells. chamfer: mean distance, sample to surface, both ways;
+    f1, f025: F-score at 1 % and 0.25 % of the unit sphere's radius; iou: of voxels. evaluated:
+    share of the dense grid that was evaluated.
     """
 
     id: str
     file: str | None
-    faces: int = 0
+    count: int = 0
     chamfer: float | None = None
     f1: float | None = None
     f025: float | None = None
+    iou: float | None = None
     evaluated: float | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to make of each field.
+
+    form: mesh, cloud or voxels; None: what comes natural to the kind of field. suffix: file type;
+    None: the form's first. resolution: grid points or cells along each axis of [-1, 1]^3; None: 128
+    for a mesh, the cells that were fitted for voxels. points: of a cloud. move: applied to the
+    field in unit space before anything is read from it.
+    """
+
+    form: Form | None = None
+    suffix: str | None = None
+    resolution: int | None = None
+    points: int = 8_192
+    move: Affine | None = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +76,16 @@ class _Chore:
     id: str
     theta: NDArray[np.float32]
     spec: NetworkSpec
+    kind: str
     transform: NDArray[np.float64]
+    copy: tuple[int, int]  # number and seed of an augmented copy
     source: tuple[Path, ...]  # where it may be
     digest: bytes
     file: Path
+    form: Form
     resolution: int
+    config: FitConfig
+    wanted: Wanted
 
 
 def reconstruct(
@@ -58,48 +93,79 @@ def reconstruct(
     out: Path,
     *,
     ids: Sequence[str] = (),
-    resolution: int = 128,
-    suffix: str = "ply",
+    wanted: Wanted | None = None,
     sources: Path | None = None,
     compare: bool = True,
+    sheet: Path | None = None,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Rebuilt]:
-    """Write one mesh for each fitted object, at OUT/ID.suffix, and compare it with its source.
+    """Write one file for each fitted object, at OUT/ID.suffix, and compare it with its source.
 
     Args:
         path: the store.
-        out: folder for the meshes; made if it is not there.
+        out: folder for the files; made if it is not there.
         ids: objects to write; none: all that are fitted.
-        resolution: marching cubes points along each axis of the box [-1, 1]^3.
-        suffix: file type: ply, obj, stl, off or glb.
+        wanted: what to make of each field.
         sources: folder that holds the sources; None: where they were when they were fitted.
         compare: measure the distance to the source where it is there, with its content unchanged.
+        sheet: PNG file for pictures of the worst, source beside result.
         jobs: worker processes; 0 for one a core.
         progress: told about each object.
 
     Raises:
         StoreError: an id is unknown, or not fitted.
+        UsageFault: the file type does not fit what is to be made.
     """
     progress = progress or Silent()
     store = open_store(path)
     rows = store.find(ids) if ids else store.rows(Status.DONE)
     _all_fitted(store, rows)
+    wanted = _completed(wanted or Wanted(), store.field)
     out.mkdir(parents=True, exist_ok=True)
     roots = () if not compare else (sources,) if sources else _roots(store)
-    chores = _chores(store, rows, out, suffix, resolution, roots)
+    chores = _chores(store, rows, out, wanted, roots)
     workers = max(1, min(jobs or available_cores(), len(rows)))
-    names = store.column("id")
+    names, done = store.column("id"), []
     with progress:
         progress.start(len(rows), "reconstruct")
-        results = spread(partial(_rebuild), chores, workers=workers)
+        results = spread(_rebuild, chores, workers=workers)
         for row, result in zip(rows, results, strict=True):
-            name = names[row]
-            progress.advance(1, name)
-            if isinstance(result, WorkerDied):
-                yield Rebuilt(name, None, problem="its worker process died (out of memory?)")
-            else:
-                yield result
+            progress.advance(1, names[row])
+            lost = Rebuilt(names[row], None, problem="its worker process died (out of memory?)")
+            done.append(lost if isinstance(result, WorkerDied) else result)
+            yield done[-1]
+        if sheet is not None:
+            worst = sorted(done, key=_goodness)[:PICTURED]
+            again = _chores(store, store.find([r.id for r in worst]), out, wanted, roots)
+            progress.start(len(worst), "pictures")
+            pictures = spread(_pictured, again, workers=workers)
+            tiles = []
+            for result, drawn in zip(worst, pictures, strict=True):
+                progress.advance(1, result.id)
+                if not isinstance(drawn, WorkerDied):
+                    tiles.append(Tile(drawn, _caption(result)))
+            write_sheet(tiles, sheet)
+
+
+def parse_moves(texts: Sequence[str]) -> Affine | None:
+    """Combine moves as they are typed, in their order; None if there is none."""
+    move: Affine | None = None
+    for text in texts:
+        step = parse_transform(text)
+        move = step if move is None else move.then(step)
+    return move
+
+
+def _completed(wanted: Wanted, kind: str) -> Wanted:
+    form = wanted.form or NATURAL[kind]
+    suffix = wanted.suffix or FORMATS[form][0]
+    if suffix not in FORMATS[form]:
+        raise UsageFault(
+            f"{suffix!r} is no file type of a {form}",
+            hint=f"`--format {FORMATS[form][0]}`; there are {', '.join(FORMATS[form])}",
+        )
+    return replace(wanted, form=form, suffix=suffix)
 
 
 def _all_fitted(store: Store, rows: NDArray[np.int64]) -> None:
@@ -127,26 +193,30 @@ def _roots(store: Store) -> tuple[Path, ...]:
 
 
 def _chores(
-    store: Store,
-    rows: NDArray[np.int64],
-    out: Path,
-    suffix: str,
-    resolution: int,
-    roots: Sequence[Path],
+    store: Store, rows: NDArray[np.int64], out: Path, wanted: Wanted, roots: Sequence[Path]
 ) -> Iterator[_Chore]:
-    names, source = store.column("id"), store.column("source")
-    transform, digest = store.column("transform"), store.column("hash")
-    spec = NetworkSpec(**store.network)
+    names = ("id", "source", "transform", "hash", "copy", "seed", "cells")
+    column: dict[str, Any] = {name: store.column(name) for name in names}
+    spec, config = NetworkSpec(**store.network), FitConfig.model_validate(store.config)
+    form = wanted.form
+    assert form is not None  # _completed sees to it
     for row in rows:
+        fitted_cells = int(column["cells"][row]) or config.voxels
+        natural = fitted_cells if form is Form.voxels else MESH_RESOLUTION
         yield _Chore(
-            id=names[row],
+            id=column["id"][row],
             theta=store.weights([row])[0],
             spec=spec,
-            transform=transform[row],
-            source=tuple(inside(root, source[row]) for root in roots),
-            digest=np.asarray(digest[row]).tobytes(),
-            file=inside(out, f"{names[row]}.{suffix}"),
-            resolution=resolution,
+            kind=store.field,
+            transform=column["transform"][row],
+            copy=(int(column["copy"][row]), int(column["seed"][row])),
+            source=tuple(inside(root, column["source"][row]) for root in roots),
+            digest=np.asarray(column["hash"][row]).tobytes(),
+            file=inside(out, f"{column['id'][row]}.{wanted.suffix}"),
+            form=form,
+            resolution=wanted.resolution or natural,
+            config=config,
+            wanted=wanted,
         )
 
 
@@ -166,50 +236,114 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _rebuild(chore: _Chore) -> Rebuilt:
-    surface = field_surface(chore.theta, chore.spec, chore.resolution)
-    if not len(surface.faces):
-        return Rebuilt(
-            chore.id, None, evaluated=surface.evaluated, problem="the field has no zero surface"
-        )
-    centre, scale = chore.transform[:3], chore.transform[3]
-    mesh = trimesh.Trimesh(surface.vertices * scale + centre, surface.faces, process=False)
-    _write(mesh, chore.file)
-    rebuilt = Rebuilt(
-        chore.id, str(chore.file), faces=len(surface.faces), evaluated=surface.evaluated
-    )
+    built = _built(chore)
+    count = _count(built.shape)
+    if not count:
+        problem = f"nothing of the field is left to make a {chore.form} of"
+        return Rebuilt(chore.id, None, evaluated=built.evaluated, problem=problem)
+    centre, scale = chore.transform[:3], float(chore.transform[3])
+    write_shape(_placed(built.shape, chore.wanted.move, _frame(chore), centre, scale), chore.file)
     source = _source(chore)
-    if source is None:
-        return rebuilt
-    unit = Mesh((source.vertices - centre) / scale, source.faces, source.watertight, ())
-    score = Truth.of(unit).score(surface)
-    if score is None:
-        return rebuilt
+    quality = Quality()
+    if source is not None:
+        unit = onto_unit(source, centre, scale)
+        quality = compare(
+            built.shape, same_form(unit, chore.kind, chore.form, chore.resolution, chore.config)
+        )
     return Rebuilt(
         chore.id,
-        rebuilt.file,
-        rebuilt.faces,
-        score.chamfer,
-        score.f1,
-        score.f025,
-        rebuilt.evaluated,
+        str(chore.file),
+        count,
+        quality.chamfer,
+        quality.f1,
+        quality.f025,
+        quality.iou,
+        built.evaluated,
     )
 
 
-def _source(chore: _Chore) -> Mesh | None:
+def _goodness(result: Rebuilt) -> float:
+    """Order results from bad to good; one that is not compared with its source comes last."""
+    if result.problem:
+        return -1.0
+    found = result.iou if result.iou is not None else result.f1
+    return 2.0 if found is None else found
+
+
+def _caption(result: Rebuilt) -> tuple[str, ...]:
+    told = [result.problem] if result.problem else []
+    for name in ("chamfer", "f1", "f025", "iou"):
+        value = getattr(result, name)
+        if value is not None:
+            told.append(f"{name} {value:.4f}" if name == "chamfer" else f"{name} {value:.1%}")
+    return result.id, "  ".join(told)
+
+
+def _pictured(chore: _Chore) -> tuple[NDArray[np.uint8], ...]:
+    """Draw the source, in the form of what was built, and the result."""
+    built = _built(chore).shape
+    source = _source(chore)
+    if source is not None:
+        source = onto_unit(source, chore.transform[:3], float(chore.transform[3]))
+        source = same_form(source, chore.kind, chore.form, chore.resolution, chore.config)
+    return picture_of(source), picture_of(built)
+
+
+def _built(chore: _Chore) -> Built:
+    field = FieldFunction(chore.theta, chore.spec, chore.kind, _frame(chore))
+    return build(
+        field,
+        chore.kind,
+        chore.form,
+        resolution=chore.resolution,
+        points=chore.wanted.points,
+        seed=chore.copy[1],
+    )
+
+
+def _frame(chore: _Chore) -> Affine | None:
+    """Give the move of the field, with what it takes to stay within [-1, 1]^3."""
+    move = chore.wanted.move
+    if move is None:
+        return None
+    reach = move.stretches[0]
+    if chore.kind == "occ":  # fills the cube, not only the sphere
+        reach = np.abs(move.linear).sum(axis=1).max()
+    return Affine(move.linear / reach, np.zeros(3))
+
+
+def _placed(
+    shape: Shape,
+    move: Affine | None,
+    frame: Affine | None,
+    centre: NDArray[np.float64],
+    scale: float,
+) -> Shape:
+    """Bring what was built in unit space to the user's units, and to the place it was moved to."""
+    if move is not None and frame is not None:
+        centre = centre + scale * move.shift
+        scale *= float(np.abs(move.linear).max() / np.abs(frame.linear).max())
+    if isinstance(shape, Mesh):
+        return replace(shape, vertices=shape.vertices * scale + centre)
+    if isinstance(shape, Cloud):
+        return replace(shape, points=shape.points * scale + centre)
+    return replace(shape, origin=centre - scale, pitch=2 * scale / len(shape.grid))
+
+
+def _count(shape: Shape) -> int:
+    if isinstance(shape, Mesh):
+        return len(shape.faces)
+    return len(shape.points) if isinstance(shape, Cloud) else int(shape.grid.sum())
+
+
+def _source(chore: _Chore) -> Shape | None:
     """Read the source if it is where it was, with the content that was fitted."""
+    if chore.wanted.move is not None:
+        return None
     for path in chore.source:
         try:
             if path.is_file() and fingerprint(path)[0] == chore.digest:
-                return load_mesh(path)
+                return copied(load_shape(path, chore.kind), *chore.copy)
         except (OSError, InputError):
             continue
     return None
-
-
-def _write(mesh: trimesh.Trimesh, file: Path) -> None:
-    """Write under another name first, so that a killed run leaves no half mesh."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    data = mesh.export(file_type=file.suffix[1:])
-    part.write_bytes(data if isinstance(data, bytes) else str(data).encode())
-    part.replace(file)

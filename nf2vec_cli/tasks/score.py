@@ -1,4 +1,4 @@
-"""How good a field is: its error near the surface, and its zero surface against the truth."""
+"""How good a field is: its error near the surface, and what is rebuilt against the truth."""
 
 from __future__ import annotations
 
@@ -7,53 +7,67 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nf2vec_cli.core.surface import Surface, zero_surface
-from nf2vec_cli.fields import sdf
 from nf2vec_cli.fields.pool import Pool
-from nf2vec_cli.metrics import SurfaceScore, surface_distance, surface_score
-from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.fields.udf import distance
+from nf2vec_cli.metrics import iou, surface_score
 from nf2vec_cli.shapes.clean import Mesh
-from nf2vec_cli.shapes.sample import surface_points
-from nf2vec_cli.tasks.fit_object import field_values
+from nf2vec_cli.shapes.load import Shape
+from nf2vec_cli.shapes.sample import Points, surface_points
+from nf2vec_cli.shapes.voxels import Voxels
+from nf2vec_cli.tasks.field_function import FieldFunction
 
 SAMPLES = 20_000  # surface points on each side of a comparison
-Theta = NDArray[np.float32]
-
-
-def field_error(theta: Theta, spec: NetworkSpec, pool: Pool) -> float:
-    """Mean absolute error, in unit space, at the pool's points nearer than the clip distance."""
-    near = np.abs(pool.values) < sdf.CLIP
-    found = field_values(theta, spec, sdf, pool.coords[near])
-    return float(np.abs(found - pool.values[near]).mean())
-
-
-def field_surface(theta: Theta, spec: NetworkSpec, resolution: int) -> Surface:
-    """Extract the zero surface of one signed distance field, in unit space."""
-    return zero_surface(
-        lambda coords: field_values(theta, spec, sdf, coords), resolution, reach=sdf.CLIP
-    )
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A mesh in unit space and a fixed sample of its surface."""
+class Quality:
+    """What is rebuilt, compared with its source in unit space; None: it does not apply.
 
-    mesh: Mesh
-    points: NDArray[np.float64]
+    chamfer: mean of the two mean distances, both ways; f1, f025: F-score at 1 % and 0.25 % of the
+    unit sphere's radius; iou: occupied cells in both over those in either.
+    """
 
-    @classmethod
-    def of(cls, mesh: Mesh) -> Truth:
-        """Sample a mesh once, always the same way."""
-        rng = np.random.default_rng(0)
-        return cls(mesh, surface_points(mesh.vertices, mesh.faces, SAMPLES, rng=rng))
+    chamfer: float | None = None
+    f1: float | None = None
+    f025: float | None = None
+    iou: float | None = None
 
-    def score(self, surface: Surface) -> SurfaceScore | None:
-        """Compare a surface with the truth; None if the surface is empty."""
-        if not len(surface.faces):
-            return None
-        rng = np.random.default_rng(1)
-        found = surface_points(surface.vertices, surface.faces, SAMPLES, rng=rng)
-        return surface_score(
-            surface_distance(found, self.mesh.vertices, self.mesh.faces),
-            surface_distance(self.points, surface.vertices, surface.faces),
-        )
+
+def field_error(field: FieldFunction, pool: Pool) -> float:
+    """Mean absolute error of the field's values at the pool's points near the surface."""
+    near = pool.near
+    return float(np.abs(field.values(pool.coords[near]) - pool.values[near]).mean())
+
+
+def compare(found: Shape, truth: Shape) -> Quality:
+    """Compare a shape with the truth, both in unit space.
+
+    Voxels are compared with voxels of the same grid. All else by distances from a fixed sample of
+    each to the other: to its triangles, or to the nearest point of a cloud.
+    """
+    if isinstance(found, Voxels):
+        if not isinstance(truth, Voxels) or truth.grid.shape != found.grid.shape:
+            return Quality()
+        return Quality(iou=iou(found.grid, truth.grid))
+    if isinstance(truth, Voxels) or not _size(found):
+        return Quality()
+    score = surface_score(
+        distance(truth, sample_of(found, seed=1)), distance(found, sample_of(truth, seed=0))
+    )
+    return Quality(score.chamfer, score.f1, score.f025)
+
+
+def sample_of(shape: Shape, *, seed: int) -> Points:  # [SAMPLES, 3] at most
+    """Draw the fixed sample of a mesh's surface, or of a cloud's points."""
+    rng = np.random.default_rng(seed)
+    if isinstance(shape, Mesh):
+        return surface_points(shape.vertices, shape.faces, SAMPLES, rng=rng)
+    assert not isinstance(shape, Voxels)
+    points: NDArray[np.float64] = shape.points
+    if len(points) <= SAMPLES:
+        return points
+    return points[np.sort(rng.choice(len(points), SAMPLES, replace=False))]
+
+
+def _size(shape: Shape) -> int:
+    return len(shape.faces) if isinstance(shape, Mesh) else len(getattr(shape, "points", ()))

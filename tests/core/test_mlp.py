@@ -4,7 +4,7 @@ import torch
 
 from nf2vec_cli.core import sine
 from nf2vec_cli.core.mlp import SirenGradient, siren_forward, siren_values
-from nf2vec_cli.fields import sdf
+from nf2vec_cli.fields.loss import cross_entropy
 from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta
 
 SPEC = NetworkSpec(hidden=48, layers=3)
@@ -15,6 +15,10 @@ def problem(batch: int, points: int) -> tuple[torch.Tensor, torch.Tensor, torch.
     theta = torch.stack([siren_init(SPEC, seed=s) for s in range(batch)])
     coords = torch.rand(batch, points, 3, generator=generator) * 2 - 1
     return theta, coords, torch.rand(batch, points, generator=generator)
+
+
+def mean_of(coords):
+    return torch.full(coords.shape[:2], 1 / coords.shape[1])
 
 
 def by_autograd(theta, coords, targets):
@@ -35,20 +39,36 @@ def test_gradient_equals_autograd(monkeypatch, kernels, batch, points, tile):
     theta, coords, targets = problem(batch, points)
     engine = SirenGradient(SPEC, theta=theta, tile=tile)
 
-    losses = engine(coords, targets, sdf.loss)
+    losses = engine(coords, targets, cross_entropy, mean_of(coords))
 
     expected_losses, expected = by_autograd(theta, coords, targets)
     torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
     assert (engine.grad - expected).norm() <= 1e-5 * expected.norm()
 
 
+def test_a_point_without_weight_changes_nothing():
+    theta, coords, targets = problem(2, 50)
+    engine = SirenGradient(SPEC, theta=theta, tile=50)
+    share = mean_of(coords)
+    share[1, 30:] = 0
+    share[1, :30] = 1 / 30
+
+    losses = engine(coords, targets, cross_entropy, share)
+
+    both = engine.grad.clone()
+    engine = SirenGradient(SPEC, theta=theta[1:], tile=50)
+    alone = engine(coords[1:, :30], targets[1:, :30], cross_entropy, mean_of(coords[1:, :30]))
+    torch.testing.assert_close(losses[1:], alone)
+    torch.testing.assert_close(both[1:], engine.grad, rtol=1e-4, atol=1e-7)
+
+
 def test_a_second_call_starts_from_zero():
     theta, coords, targets = problem(1, 50)
     engine = SirenGradient(SPEC, theta=theta, tile=50)
 
-    engine(coords, targets, sdf.loss)
+    engine(coords, targets, cross_entropy, mean_of(coords))
     first = engine.grad.clone()
-    engine(coords, targets, sdf.loss)
+    engine(coords, targets, cross_entropy, mean_of(coords))
 
     assert torch.equal(engine.grad, first)
 
@@ -56,12 +76,12 @@ def test_a_second_call_starts_from_zero():
 def test_nan_in_one_object_stays_in_that_object():
     theta, coords, targets = problem(3, 50)
     clean = SirenGradient(SPEC, theta=theta, tile=50)
-    clean(coords, targets, sdf.loss)
+    clean(coords, targets, cross_entropy, mean_of(coords))
     coords = coords.clone()
     coords[1, 7] = float("nan")
     engine = SirenGradient(SPEC, theta=theta, tile=50)
 
-    engine(coords, targets, sdf.loss)
+    engine(coords, targets, cross_entropy, mean_of(coords))
 
     assert engine.grad[1].isnan().any()
     assert torch.equal(engine.grad[[0, 2]], clean.grad[[0, 2]])

@@ -3,7 +3,10 @@ import pytest
 import torch
 import trimesh
 
+from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields import sdf
+from nf2vec_cli.shapes.inside import judge, signed_distance
 from nf2vec_cli.shapes.mesh import Mesh
 
 
@@ -17,13 +20,18 @@ def box(size: float, centre=(0, 0, 0)) -> trimesh.Trimesh:
     return shape
 
 
+def pool_of(shape, count, **settings):
+    config = FitConfig(pool=count, points=100, **settings)
+    return sdf.prepare(mesh_of(shape), config, rng=np.random.default_rng(0))
+
+
 def true_box_distance(points, size):
     q = np.abs(points) - size
     return np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(1), 0)
 
 
 def test_distances_to_a_box_are_exact_with_the_right_sign():
-    pool = sdf.sample(mesh_of(box(0.5)), 5_000, rng=np.random.default_rng(0))
+    pool = pool_of(box(0.5), 5_000)
 
     expected = np.clip(true_box_distance(pool.coords.astype(float), 0.5), -0.1, 0.1)
     np.testing.assert_allclose(pool.values, expected, atol=2e-6)
@@ -32,7 +40,7 @@ def test_distances_to_a_box_are_exact_with_the_right_sign():
 
 
 def test_most_points_are_near_the_surface_and_all_are_in_the_box():
-    pool = sdf.sample(mesh_of(box(0.6)), 10_000, rng=np.random.default_rng(0))
+    pool = pool_of(box(0.6), 10_000)
 
     assert pool.coords.shape == (10_000, 3)
     assert np.abs(pool.coords).max() <= 1
@@ -44,26 +52,28 @@ def test_bodies_that_overlap_are_inside_where_any_is():
     two = trimesh.util.concatenate([box(0.4, (-0.2, 0, 0)), box(0.4, (0.2, 0.05, 0.02))])
     points = np.random.default_rng(1).uniform(-0.9, 0.9, (20_000, 3))
 
-    distance, doubt = sdf.signed_distance(mesh_of(two), points, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    verdict = judge(mesh_of(two), "auto", max_doubt=0.05, rng=rng)
+    distance = signed_distance(verdict, points)
 
     inside = (true_box_distance(points - [-0.2, 0, 0], 0.4) < 0) | (
         true_box_distance(points - [0.2, 0.05, 0.02], 0.4) < 0
     )
     assert ((distance < 0) == inside).mean() > 0.9995
-    assert doubt < 0.001
+    assert verdict.doubt < 0.001
+    assert verdict.way == "winding"
 
 
-def test_an_open_surface_is_doubtful():
+def test_an_open_surface_is_refused():
     shape = trimesh.creation.icosphere(3, 0.6)
     shape.update_faces(np.asarray(shape.triangles_center)[:, 2] < 0.1)
 
-    pool = sdf.sample(mesh_of(shape), 5_000, rng=np.random.default_rng(0))
-
-    assert pool.doubt > 0.1
+    with pytest.raises(InputError, match=r"the surface is open.*--field udf"):
+        pool_of(shape, 5_000)
 
 
 def test_the_authors_pool_has_a_sixth_on_the_surface():
-    pool = sdf.sample_as_paper(mesh_of(box(0.5)), 6_000, rng=np.random.default_rng(0))
+    pool = pool_of(box(0.5), 6_000, recipe="paper")
 
     assert len(pool.values) == 6_000
     assert (pool.values[-1000:] == 0).all()
@@ -77,16 +87,3 @@ def test_labels_and_read_back_are_inverse():
 
     torch.testing.assert_close(back, values, atol=1e-6, rtol=0)
     assert sdf.labels(torch.tensor([-0.1, 0.0, 0.1])).tolist() == [0, 0.5, 1]
-
-
-@pytest.mark.parametrize("value", [-60.0, -1.0, 0.0, 2.5, 60.0])
-def test_loss_and_slope_are_those_of_cross_entropy(value):
-    outputs = torch.tensor([value], requires_grad=True)
-    targets = torch.tensor([0.3])
-
-    each, slope = sdf.loss(outputs.detach(), targets)
-
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets)
-    expected.backward()
-    torch.testing.assert_close(each[0], expected.detach())
-    torch.testing.assert_close(slope, outputs.grad)

@@ -5,7 +5,7 @@ import torch
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.tasks import fit_object
 from nf2vec_cli.tasks.fit_object import Failed, Fitted, Job, fit_jobs
-from nf2vec_cli.tasks.optimise import network_of
+from nf2vec_cli.tasks.optimise import Optimised, network_of
 
 CONFIG = FitConfig(hidden=32, steps=4, points=100, pool=2000)
 SIZE = network_of(CONFIG).parameters
@@ -23,12 +23,21 @@ def init():
 
 
 def test_fitted_together_as_on_a_gpu_equals_one_by_one(shapes, init):
-    """The batched path, on the CPU: three objects of which one fails."""
-    batch = jobs(shapes, "chair/chair.ply", "none.ply", "lamp/lamp.ply")
-    together = list(fit_object._fit_together(batch, init, torch.device("cpu"), 1))
+    """The batched path, on the CPU: four objects, of which one fails, in two places."""
+    batch = jobs(shapes, "chair/chair.ply", "none.ply", "lamp/lamp.ply", "sofa/sofa.stl")
+    together = list(fit_object._fit_together(batch, init, torch.device("cpu"), 1, 2))
     alone = list(fit_jobs(batch, init, device=torch.device("cpu"), workers=1, size=64))
 
-    assert [type(o) for o in together] == [type(o) for o in alone] == [Fitted, Failed, Fitted]
+    assert (
+        [type(o) for o in together]
+        == [type(o) for o in alone]
+        == [
+            Fitted,
+            Failed,
+            Fitted,
+            Fitted,
+        ]
+    )
     for a, b in zip(together, alone, strict=True):
         if isinstance(a, Fitted) and isinstance(b, Fitted):
             np.testing.assert_allclose(a.theta, b.theta, rtol=1e-4, atol=1e-6)
@@ -37,7 +46,9 @@ def test_fitted_together_as_on_a_gpu_equals_one_by_one(shapes, init):
 
 def test_a_fit_that_diverges_is_a_failure(shapes, init, monkeypatch):
     monkeypatch.setattr(
-        fit_object, "optimise", lambda *_, **__: torch.full((1, SIZE), float("nan"))
+        fit_object,
+        "optimise",
+        lambda *_, **__: iter([Optimised(0, torch.full((SIZE,), float("nan")), 4)]),
     )
 
     (outcome,) = fit_jobs(

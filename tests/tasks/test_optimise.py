@@ -1,17 +1,24 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
-from nf2vec_cli.fields import sdf
+from nf2vec_cli.fields import FieldName, sdf
 from nf2vec_cli.fields.pool import draw_uniform
 from nf2vec_cli.models.network import siren_init
+from nf2vec_cli.shapes.discover import discover
 from nf2vec_cli.shapes.mesh import load_mesh, normalise
 from nf2vec_cli.tasks import bench
-from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise
+from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise, points_of_steps
 
 CPU = torch.device("cpu")
+
+
+def fit(init, pool, seed, config):
+    return next(optimise(init, [(pool, seed)], sdf, config, device=CPU)).theta[None]
 
 
 @pytest.fixture
@@ -22,18 +29,61 @@ def mesh(shapes):
 
 
 def pool_of(mesh, seed, count=20_000):
-    return sdf.sample(mesh, count, rng=np.random.default_rng(seed))
+    config = FitConfig(pool=count, points=100)
+    return sdf.prepare(mesh, config, rng=np.random.default_rng(seed))
 
 
 def test_objects_fitted_together_equal_those_fitted_alone(mesh):
     config = FitConfig(hidden=32, steps=4, points=100, pool=2000)
     init = siren_init(network_of(config), seed=0)
-    pools = [pool_of(mesh, seed, 2000) for seed in (0, 1)]
+    pools = [(pool_of(mesh, seed, 2000), seed) for seed in range(5)]
 
-    both = optimise(init, pools, [5, 6], sdf, config, device=CPU)
-    one = optimise(init, pools[1:], [6], sdf, config, device=CPU)
+    together = {
+        found.index: found.theta
+        for found in optimise(init, pools, sdf, config, device=CPU, places=2)
+    }
 
-    torch.testing.assert_close(both[1:], one, rtol=1e-4, atol=1e-6)
+    assert sorted(together) == [0, 1, 2, 3, 4]
+    for index, (pool, seed) in enumerate(pools):
+        alone = fit(init, pool, seed, config)[0]
+        torch.testing.assert_close(together[index], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fit_stops_when_it_is_good_enough(mesh):
+    pool = pool_of(mesh, 0, 5000)
+    init = siren_init(network_of(FitConfig(hidden=32)), seed=0)
+
+    def run(target):
+        config = FitConfig(hidden=32, steps=80, points=300, pool=5000, target_error=target)
+        return next(optimise(init, [(pool, 1)], sdf, config, device=CPU))
+
+    never, soon, at_once = run(0), run(0.009), run(0.5)
+
+    assert never.steps == 80
+    assert 10 < soon.steps < 80
+    assert at_once.steps == 10
+
+
+def test_a_hard_object_holds_up_no_place(mesh):
+    """The easy ones pass it by: with a target that only they reach, they are finished first."""
+    config = FitConfig(hidden=32, steps=60, points=200, pool=2000, target_error=0.017)
+    init = siren_init(network_of(config), seed=0)
+    easy = pool_of(mesh, 0, 2000)
+    hard = replace(easy, values=np.random.default_rng(0).permutation(easy.values))
+    pools = [(hard, 0), *((easy, seed) for seed in range(1, 4))]
+
+    found = list(optimise(init, pools, sdf, config, device=CPU, places=2))
+
+    assert [f.index for f in found][:2] == [1, 2]
+    assert next(f for f in found if f.index == 0).steps == 60
+    assert all(f.steps < 60 for f in found if f.index)
+
+
+def test_the_points_of_a_step_grow_and_keep_their_mean():
+    counts = points_of_steps(FitConfig(points=1000, growth=3, steps=101))
+
+    assert (counts[0], counts[50], counts[-1]) == (500, 1000, 1500)
+    assert points_of_steps(FitConfig(points=70, steps=3)).tolist() == [70, 70, 70]
 
 
 def test_an_objects_seed_depends_on_its_id_and_the_seed_alone():
@@ -44,30 +94,25 @@ def test_an_objects_seed_depends_on_its_id_and_the_seed_alone():
 def test_our_engine_runs_the_authors_recipe_as_theirs_does(mesh, monkeypatch):
     base = fit_defaults(Preset.small, Recipe.paper)
     config = FitConfig(**base | {"hidden": 32, "steps": 6, "points": 200, "pool": 6000})
-    pool = sdf.sample_as_paper(mesh, config.pool, rng=np.random.default_rng(0))
+    pool = sdf.prepare(mesh, config, rng=np.random.default_rng(0))
     init = siren_init(network_of(config), seed=0)
-    draws = iter(draw_uniform(6000, 6, 200, rng=np.random.default_rng([5, 1])))
-    monkeypatch.setattr(
-        bench.torch, "multinomial", lambda *_: torch.from_numpy(next(draws).astype(np.int64))[None]
-    )
+    draws = iter(draw_uniform(pool, np.full(6, 200), rng=np.random.default_rng([5, 1])))
+    monkeypatch.setattr(bench.torch, "multinomial", lambda *_: torch.from_numpy(next(draws))[None])
 
-    theirs = bench.authors_fit(init, [pool], config, steps=6)
+    theirs = bench.authors_fit(init, [pool], sdf, config, steps=6)
 
-    ours = optimise(init, [pool], [5], sdf, config, device=CPU)
+    ours = fit(init, pool, 5, config)
     assert (theirs - init).abs().max() > 4e-4
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 
-def test_two_fits_of_one_shape_are_linearly_connected(mesh):
+def test_two_fits_of_one_shape_are_linearly_connected(shapes):
     config = FitConfig()
-    spec = network_of(config)
-    init = siren_init(spec, seed=0)
-    a, b = (
-        optimise(init, [pool_of(mesh, s, config.pool)], [s], sdf, config, device=CPU)[0].numpy()
-        for s in (1, 2)
-    )
+    ref = discover(shapes / "chair" / "chair.ply")[0]
+    shape = bench._Shape(ref, FieldName.sdf, config)
+    a, b = (bench._fit(shape, config, seed=seed) for seed in (1, 2))
 
-    ratio, _ = bench._midpoint(pool_of(mesh, 9), spec, a, b)
+    ratio, _ = shape.midpoint(a, b, config)
 
     assert not np.allclose(a, b, atol=1e-3)
     assert ratio < 1.015

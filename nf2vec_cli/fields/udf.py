@@ -1,0 +1,69 @@
+"""Unsigned distance, clipped to 0.1, as a label that is 1 on the surface (paper, section III-A)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.core.mlp import PointLoss
+from nf2vec_cli.fields.loss import cross_entropy
+from nf2vec_cli.fields.pool import NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
+from nf2vec_cli.metrics import surface_distance
+from nf2vec_cli.shapes.clean import Mesh
+from nf2vec_cli.shapes.cloud import Cloud
+from nf2vec_cli.shapes.load import Shape
+from nf2vec_cli.shapes.sample import Points, surface_points
+
+CLIP = 0.1  # the paper's bound: beyond it a field only says "far"
+
+
+def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Pool:
+    """Measure distances to a mesh's triangles, or to a cloud's points, in unit space.
+
+    The recipe `paper` puts a sixth of the points on the surface itself, as the authors do.
+    """
+    if config.recipe != "paper":
+        points = queries(_base(shape, config.pool, rng), NEAR, config.pool, rng=rng)
+        return distance_pool(points, distance(shape, points), CLIP)
+    on = config.pool // 6
+    rest = config.pool - on
+    points = queries(_base(shape, rest, rng), NEAR_AUTHORS, rest, rng=rng)
+    surface = _base(shape, on, rng)
+    if len(surface) != on:
+        surface = surface[rng.integers(len(surface), size=on)]
+    measured = np.concatenate([distance(shape, points), np.zeros(on)])
+    return distance_pool(np.concatenate([points, surface]), measured, CLIP)
+
+
+def _base(shape: Shape, count: int, rng: np.random.Generator) -> Points:
+    if isinstance(shape, Cloud):
+        return shape.points
+    assert isinstance(shape, Mesh)  # what `load_shape` gives for this field
+    return surface_points(shape.vertices, shape.faces, count, rng=rng)
+
+
+def distance(shape: Shape, points: Points) -> Points:  # [M, 3] -> [M]
+    """Measure each point's distance to the shape: exact to triangles, or to the nearest point."""
+    if isinstance(shape, Cloud):
+        found: Points = cKDTree(shape.points).query(points, workers=1)[0]
+        return found
+    assert isinstance(shape, Mesh)
+    return surface_distance(points, shape.vertices, shape.faces)
+
+
+def point_loss(config: FitConfig) -> PointLoss:  # noqa: ARG001
+    """Give the loss: cross-entropy with soft labels."""
+    return cross_entropy
+
+
+def labels(values: Tensor) -> Tensor:
+    """Map distances to labels in [0, 1]: 1 on the surface, 0 from the clip distance on."""
+    return 1 - values / CLIP
+
+
+def read_back(outputs: Tensor) -> Tensor:
+    """Turn network outputs into clipped distances in unit space."""
+    return CLIP * torch.sigmoid(-outputs)

@@ -1,0 +1,55 @@
+"""One fitted field as a function of points, in unit space, moved if that is wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nf2vec_cli.core.mlp import siren_values, siren_values_and_slopes
+from nf2vec_cli.fields.field import Field, field_of
+from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.models.transform import Affine, transform_fields
+
+Floats = NDArray[np.float32]
+CLIP = 0.1  # distance beyond which a field of distances only says "far"
+
+
+class FieldFunction:
+    """A field that can be asked: theta [P] of a kind, with values in the unit of object space.
+
+    A field that is moved by `move` says distances in its old unit; they are scaled by the least
+    factor of the move, which is exact for similarities, and never too large for others.
+    """
+
+    def __init__(
+        self, theta: Floats, spec: NetworkSpec, kind: str, move: Affine | None = None
+    ) -> None:
+        field: Field = field_of(kind)
+        flat = torch.from_numpy(theta)[None]
+        self.factor = 1.0
+        if move is not None:
+            linear, shift = torch.from_numpy(move.linear), torch.from_numpy(move.shift)
+            flat = transform_fields(flat, spec, linear, shift)
+            if kind != "occ":
+                self.factor = float(move.stretches[-1])
+        weights, biases = split_theta(flat, spec)
+        self.weights, self.biases = [w[0] for w in weights], [b[0] for b in biases]
+        self.omega, self.read_back = spec.omega, field.read_back
+        self.reach = CLIP * self.factor
+
+    def values(self, coords: Floats) -> Floats:  # [M, 3] -> [M]
+        """Say what the field is at points of object space."""
+        raw = siren_values(self.weights, self.biases, torch.from_numpy(coords), self.omega)
+        found: Floats = self.read_back(raw[:, 0]).numpy() * np.float32(self.factor)
+        return found
+
+    def slopes(self, coords: Floats) -> Floats:  # [M, 3] -> [M, 3]
+        """Say how the field changes along each axis."""
+        raw, slopes = siren_values_and_slopes(
+            self.weights, self.biases, torch.from_numpy(coords), self.omega
+        )
+        outputs = raw[:, 0].requires_grad_()
+        (outer,) = torch.autograd.grad(self.read_back(outputs).sum(), outputs)
+        found: Floats = (outer[:, None] * slopes).numpy() * np.float32(self.factor)
+        return found
