@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from skimage.metrics import peak_signal_noise_ratio
+
+from nf2vec_cli.metrics import (
+    cloud_score,
+    cloud_scores,
+    f_score,
+    iou,
+    nearest_distance,
+    normal_consistency,
+    psnr,
+    surface_distance,
+)
+
+RNG = np.random.default_rng(0)
+A, B = RNG.normal(size=(300, 3)) * 0.1, RNG.normal(size=(200, 3)) * 0.1
+
+
+def test_chamfer_distances_of_both_conventions_are_those_of_brute_force():
+    table = cdist(A, B)
+    there, back = table.min(1), table.min(0)
+
+    score = cloud_score(A, B, 0.02)
+
+    assert score.chamfer_t == pytest.approx((there**2).mean() + (back**2).mean())
+    assert score.chamfer_p == pytest.approx((there.mean() + back.mean()) / 2)
+    precision, recall = (there < 0.02).mean(), (back < 0.02).mean()
+    assert score.f_score == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_many_pairs_are_scored_as_one_by_one():
+    many = np.stack([A, A + 0.01]), np.stack([B, B])
+
+    assert cloud_scores(*many) == [cloud_score(a, b) for a, b in zip(*many, strict=True)]
+    with pytest.raises(ValueError, match="2 clouds"):
+        cloud_scores(many[0], B[None])
+
+
+def test_chunks_change_nothing(monkeypatch):
+    monkeypatch.setattr("nf2vec_cli.metrics.CHUNK", 7)
+
+    np.testing.assert_array_equal(nearest_distance(A, B), cdist(A, B).min(1))
+
+
+def test_a_cloud_without_points_is_refused():
+    with pytest.raises(ValueError, match="without points"):
+        cloud_score(A, np.empty((0, 3)))
+
+
+@pytest.mark.parametrize(("there", "back", "expected"), [(0, 0, 1), (1, 1, 0), (0, 1, 0)])
+def test_f_score_at_its_ends(there, back, expected):
+    assert f_score(np.full(4, there), np.full(4, back), 0.5) == expected
+
+
+def test_distance_to_a_triangle_is_that_of_another_library():
+    import trimesh
+
+    mesh = trimesh.creation.icosphere(2, 0.1)
+
+    ours = surface_distance(A, np.asarray(mesh.vertices), np.asarray(mesh.faces))
+
+    every = np.repeat(np.asarray(mesh.triangles)[None], len(A), axis=0).reshape(-1, 3, 3)
+    points = np.repeat(A, len(mesh.faces), axis=0)
+    nearest = trimesh.triangles.closest_point(every, points)
+    expected = np.linalg.norm(nearest - points, axis=1).reshape(len(A), -1).min(1)
+    np.testing.assert_allclose(ours, expected, atol=1e-9)
+
+
+def test_normals_agree_with_themselves_whichever_way_they_look():
+    normals = A / np.linalg.norm(A, axis=1, keepdims=True)
+
+    assert normal_consistency(A, normals, A, -normals) == pytest.approx(1)
+    turned = np.cross(normals, [0, 0, 1.0])
+    turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+    assert normal_consistency(A, normals, A, turned) == pytest.approx(0, abs=1e-9)
+
+
+def test_iou_counts_cells():
+    a, b = np.zeros((4, 4, 4), bool), np.zeros((4, 4, 4), bool)
+    assert iou(a, b) == 1
+    a[:2], b[1:3] = True, True
+    assert iou(a, b) == pytest.approx(1 / 3)
+    assert iou(a, ~a) == 0
+    with pytest.raises(ValueError, match="cannot be compared"):
+        iou(a, np.zeros((2, 2, 2), bool))
+
+
+def test_psnr_is_that_of_another_library():
+    a, b = RNG.random((8, 8, 3)), RNG.random((8, 8, 3))
+
+    assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1))
+    assert psnr(255 * a, 255 * b, peak=255) == pytest.approx(psnr(a, b))
+    assert psnr(a, a) == np.inf
