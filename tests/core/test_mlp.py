@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from nf2vec_cli.core import sine
-from nf2vec_cli.core.mlp import SirenGradient, siren_forward, siren_values
+from nf2vec_cli.core.mlp import (
+    SirenGradient,
+    siren_forward,
+    siren_values,
+    siren_values_and_slopes,
+)
 from nf2vec_cli.fields.loss import cross_entropy
 from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta
 
@@ -127,3 +132,18 @@ def test_sine_of_a_view_that_is_not_contiguous():
 
     torch.testing.assert_close(sin, x.sin())
     torch.testing.assert_close(cos, x.cos())
+
+
+def test_slopes_to_the_coordinates_equal_autograd():
+    theta, coords, _ = problem(1, 100)
+    weights, biases = split_theta(theta.double(), SPEC)
+    points = coords[0].double().requires_grad_()
+    outputs = siren_forward(weights, biases, points[None])[0]
+    (expected,) = torch.autograd.grad(outputs[:, 0].sum(), points)
+
+    values, slopes = siren_values_and_slopes(
+        [w[0] for w in weights], [b[0] for b in biases], points.detach(), 30.0, tile=33
+    )
+
+    torch.testing.assert_close(values, outputs.detach())
+    torch.testing.assert_close(slopes, expected)
