@@ -25,7 +25,7 @@ class Pool:
     coords: [M, 3] float32 in [-1, 1]; values: [M] float32, what the field should give there;
     stratum: [M], group of each point, from the surface outward, the last one far from it;
     shares: share of each group in a step's points. Of signed distances: doubt and disagreement, as
-    `shapes.inside.Verdict` has them, sign: the way inside was told, note: what to say about it.
+    `shapes.inside.Inside` has them, sign: the way inside was told, note: what to say about it.
     cells: along each axis of the grid, 0 without one.
     """
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
+from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields.loss import cross_entropy
 from nf2vec_cli.fields.pool import NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
 from nf2vec_cli.shapes.clean import Mesh
-from nf2vec_cli.shapes.inside import judge, signed_distance
+from nf2vec_cli.shapes.inside import signed_distance, tell_inside
 from nf2vec_cli.shapes.load import Shape
 from nf2vec_cli.shapes.sample import surface_points
 
@@ -31,23 +32,28 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
         InputError: inside and outside cannot be told apart.
     """
     assert isinstance(shape, Mesh)  # what `load_shape` gives for this field
-    verdict = judge(shape, config.sign, max_doubt=config.max_doubt, rng=rng)
-    mesh, paper = verdict.mesh, config.recipe == "paper"
+    told = tell_inside(shape, sign=config.sign, rng=rng)
+    if told.doubt > config.max_doubt:
+        raise InputError(
+            f"the surface is open: for {told.doubt:.0%} of the points near it inside and outside "
+            f"cannot be told apart; {told.note or 'fit it with `--field udf`, or close it'}"
+        )
+    mesh, paper = told.mesh, config.recipe == "paper"
     on = config.pool // 6 if paper else 0
     rest = config.pool - on
     base = surface_points(mesh.vertices, mesh.faces, rest, rng=rng)
     points = queries(base, NEAR_AUTHORS if paper else NEAR, rest, rng=rng)
-    distance = signed_distance(verdict, points)
+    distance = signed_distance(told, points)
     if on:
         surface = surface_points(mesh.vertices, mesh.faces, on, rng=rng)
         points, distance = np.r_[points, surface], np.r_[distance, np.zeros(on)]
     pool = distance_pool(points, distance, CLIP)
     return replace(
         pool,
-        doubt=verdict.doubt,
-        disagreement=verdict.disagreement,
-        sign=verdict.way,
-        note=verdict.note,
+        doubt=told.doubt,
+        disagreement=told.disagreement,
+        sign=told.way,
+        note=told.note,
     )
 
 

@@ -17,7 +17,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import init_hash
 from nf2vec_cli.store.lock import holder, store_lock
-from nf2vec_cli.store.schema import COLUMNS, Status
+from nf2vec_cli.store.schema import COLUMNS, LATER, Status
 from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
 
 READ = 16  # rows read at once: memory does not grow with the store
@@ -115,6 +115,8 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
 
 
 def _array_fault(store: Store, name: str, slots: int) -> str | None:
+    if name in LATER and name not in store.group:
+        return None
     try:
         array: Any = store.group[name]
     except (KeyError, ValueError, json.JSONDecodeError) as error:

@@ -63,14 +63,16 @@ COLUMNS = {
         _number("seed", "int64", "seed of the object's fit"),
         _number("watertight", "uint8", "1: closed surface, 0: open, 255: unknown"),
         _number("doubt", "float32", "share of points near the surface whose sign is doubtful"),
-        _number("disagreement", "float32", "share where ray parity and winding number differ"),
+        _number("disagreement", "float32", "share where rays contradict the winding number"),
         _text("sign", 8, "how inside was told: normal, winding, parity or wrap; empty: no sign"),
         _number("faces", "int64", "triangles of the cleaned source; 0 if it is no mesh"),
         _number("cells", "int32", "cells along each axis of the grid that was fitted; 0: no grid"),
         _number("status", "uint8", "0 empty, 1 pending, 2 done, 3 failed, 4 quarantined"),
     )
 }
-FILL = {"watertight": 255}
+FILL = {"watertight": 255, "disagreement": float("nan")}
+# columns that the first stores of format 1 lack
+LATER = {"parent", "copy", "steps", "sign", "disagreement", "cells"}
 
 
 @dataclass(frozen=True)

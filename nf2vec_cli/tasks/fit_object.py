@@ -26,7 +26,6 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.shapes.augment import augment
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.discover import fingerprint
-from nf2vec_cli.shapes.inside import Way
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import into_unit
 from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip
@@ -200,7 +199,7 @@ def field_values(
 
 def _remarks(shape: Shape, pool: Pool) -> str:
     remarks = [*shape.notes, *([pool.note] if pool.note else [])]
-    if isinstance(shape, Mesh) and not shape.watertight and pool.sign and pool.sign != Way.wrap:
+    if isinstance(shape, Mesh) and not shape.watertight and pool.sign not in ("", "wrap"):
         remarks.append(
             f"the surface is open, its sign is doubtful at {pool.doubt:.2%} of the points near it"
         )

@@ -76,7 +76,7 @@ def object_rows(
     """Yield a record for each object: all, the failed ones, or the fitted open surfaces."""
     store = open_store(path)
     rows = store.rows()
-    names = ("id", "class", "split", "status", "watertight", "error", "doubt", "seconds")
+    names = ("id", "class", "split", "status", "watertight", "error", "sign", "doubt", "seconds")
     column = {name: store.column(name) for name in (*names, "faces", "source", "message")}
     for row in rows:
         status = Status(int(column["status"][row]))
@@ -92,6 +92,7 @@ def object_rows(
         }
         if status is Status.DONE:
             record |= {k: float(column[k][row]) for k in ("error", "doubt", "seconds")}
+            record |= {"sign": column["sign"][row]} if store.field == "sdf" else {}
         if not failed:
             record["watertight"] = {0: False, 1: True}.get(int(column["watertight"][row]))
             record["faces"] = int(column["faces"][row])

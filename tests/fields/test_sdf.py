@@ -6,7 +6,7 @@ import trimesh
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields import sdf
-from nf2vec_cli.shapes.inside import judge, signed_distance
+from nf2vec_cli.shapes.inside import signed_distance, tell_inside
 from nf2vec_cli.shapes.mesh import Mesh
 
 
@@ -53,15 +53,15 @@ def test_bodies_that_overlap_are_inside_where_any_is():
     points = np.random.default_rng(1).uniform(-0.9, 0.9, (20_000, 3))
 
     rng = np.random.default_rng(0)
-    verdict = judge(mesh_of(two), "auto", max_doubt=0.05, rng=rng)
-    distance = signed_distance(verdict, points)
+    told = tell_inside(mesh_of(two), rng=rng)
+    distance = signed_distance(told, points)
 
     inside = (true_box_distance(points - [-0.2, 0, 0], 0.4) < 0) | (
         true_box_distance(points - [0.2, 0.05, 0.02], 0.4) < 0
     )
     assert ((distance < 0) == inside).mean() > 0.9995
-    assert verdict.doubt < 0.001
-    assert verdict.way == "winding"
+    assert told.doubt < 0.001
+    assert told.way == "winding"
 
 
 def test_an_open_surface_is_refused():

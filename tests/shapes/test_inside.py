@@ -1,83 +1,134 @@
+from pathlib import Path
+
 import igl
 import numpy as np
 import pytest
+import trimesh
+from dirt import DIRT, SECOND, torn
 
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.shapes.clean import Mesh
-from nf2vec_cli.shapes.inside import Way, judge, parity, signed_distance, winding
+from nf2vec_cli.shapes.clean import Mesh, clean
+from nf2vec_cli.shapes.inside import signed_distance, tell_inside
 from nf2vec_cli.shapes.mesh import load_mesh, normalise
 from nf2vec_cli.shapes.sample import surface_points
 
-DIRTS = ["holes", "flipped", "doubled", "inner_shell", "bodies", "soup", "inside_out", "mixed"]
-SHAPES = ("chair/chair.ply", "sofa/sofa.stl", "lamp/lamp.ply")
+SHAPES = Path(__file__).parents[2] / "examples" / "shapes"
+CHIP, CUP = "chip/DIP-14_W7.62mm_SMDSocket.ply", "tableware/plastic_cup.off"
+BALL = trimesh.creation.icosphere(3, 0.6)
 
 
-@pytest.fixture(params=SHAPES)
-def mesh(shapes, request):
-    read = load_mesh(shapes / request.param)
-    assert read.watertight
-    return Mesh(normalise(read.vertices)[0], read.faces, True, ())
+def rng():
+    return np.random.default_rng(0)
 
 
-def near(mesh, count=6_000):
-    """Points at 0.001 to 0.05 from the clean surface, and whether they are inside it."""
-    rng = np.random.default_rng(5)
-    base = surface_points(mesh.vertices, mesh.faces, count, rng=rng)
-    away = rng.standard_normal(base.shape)
-    points = base + away / np.linalg.norm(away, axis=1, keepdims=True) * rng.uniform(
-        1e-3, 0.05, (count, 1)
+@pytest.fixture(scope="module", params=[CHIP, CUP])
+def solid(request) -> Mesh:
+    mesh = load_mesh(SHAPES / request.param)
+    assert mesh.watertight
+    return Mesh(normalise(mesh.vertices)[0], mesh.faces, True)
+
+
+def near(vertices, faces, count=3000):
+    """Points whose distance to a surface is from 0.001 to 0.05."""
+    points = surface_points(vertices, faces, 2 * count, rng=rng())
+    points = points + rng().uniform(-0.05, 0.05, points.shape)
+    size = np.sqrt(igl.point_mesh_squared_distance(points, vertices, faces)[0])
+    return points[(size > 1e-3) & (size < 0.05)][:count]
+
+
+def within(mesh: Mesh, points):
+    return igl.winding_number(mesh.vertices, mesh.faces, points) > 0.5
+
+
+def right(told, points, truth) -> float:
+    return float(np.mean((signed_distance(told, points) < 0) == truth))
+
+
+def bowl(height: float) -> Mesh:
+    """A ball of radius 0.6 without what is above a height."""
+    shape = BALL.copy()
+    shape.update_faces(np.asarray(shape.triangles_center)[:, 2] < height)
+    return clean(np.asarray(shape.vertices), np.asarray(shape.faces))
+
+
+@pytest.mark.parametrize("kind", DIRT)
+def test_signs_are_right_whatever_the_dirt(solid, kind):
+    vertices, faces = DIRT[kind](solid.vertices, solid.faces, rng())
+    points = near(solid.vertices, solid.faces)
+    truth = within(solid, points)
+    if kind in SECOND:  # the truth is the union of two bodies
+        second = Mesh(SECOND[kind](solid.vertices, solid.faces), solid.faces, True)
+        points = np.concatenate([points, near(second.vertices, second.faces)])
+        truth = within(solid, points) | within(second, points)
+
+    told = tell_inside(clean(vertices, faces), rng=rng())
+
+    assert right(told, points, truth) >= 0.995
+    assert told.doubt < 0.05
+    assert told.way == "parity" if kind.startswith("torn") else told.way in ("normal", "winding")
+
+
+def test_a_clean_body_costs_no_more_than_its_normals():
+    told = tell_inside(clean(np.asarray(BALL.vertices), np.asarray(BALL.faces)), rng=rng())
+
+    assert (told.way, told.doubt, told.disagreement, told.note) == ("normal", 0, 0, "")
+
+
+def test_a_shell_that_faces_inward_is_a_cavity():
+    inner = trimesh.creation.icosphere(3, 0.3)
+    nested = clean(
+        np.concatenate([BALL.vertices, inner.vertices]),
+        np.concatenate([BALL.faces, inner.faces[:, ::-1] + len(BALL.vertices)]),
     )
-    squared = igl.point_mesh_squared_distance(points, mesh.vertices, mesh.faces)[0]
-    points = points[squared > 1e-6]
-    return points, igl.winding_number(mesh.vertices, mesh.faces, points) > 0.5
+
+    told = tell_inside(nested, rng=rng())
+    distance = signed_distance(told, np.array([[0, 0, 0], [0.45, 0, 0], [0.7, 0, 0.0]]))
+
+    assert (distance < 0).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("dirt", DIRTS)
-def test_signs_are_right_whatever_the_dirt(mesh, dirty, dirt):
-    points, inside = near(mesh)
+def test_rays_and_winding_number_that_contradict_each_other_are_reported(solid):
+    mesh = clean(*torn(solid.vertices, solid.faces, rng()))
 
-    rng = np.random.default_rng(0)
-    verdict = judge(dirty(mesh, dirt), "auto", max_doubt=0.05, rng=rng)
+    told = tell_inside(mesh, rng=rng())
 
-    assert ((signed_distance(verdict, points) < 0) == inside).mean() >= 0.995
-
-
-def test_one_clean_body_needs_no_more_than_its_normals(shapes):
-    read = load_mesh(shapes / "sofa" / "sofa.stl")
-    mesh = Mesh(normalise(read.vertices)[0], read.faces, True, ())
-
-    verdict = judge(mesh, "auto", max_doubt=0.05, rng=np.random.default_rng(0))
-
-    assert verdict.way is Way.normal
-    assert verdict.disagreement < 0.01
-    assert verdict.mesh is mesh
+    assert told.disagreement > 0.1
+    assert told.mesh is mesh  # rays leave the surface where it is
 
 
-@pytest.mark.parametrize("way", ["parity", "winding", "wrap"])
-def test_a_way_that_is_asked_for_is_taken(mesh, way):
-    points, inside = near(mesh)
+@pytest.mark.parametrize("height", [0, 0.1, 0.3])
+def test_an_open_bowl_is_doubtful_and_says_why(height):
+    told = tell_inside(bowl(height), rng=rng())
 
-    verdict = judge(mesh, way, max_doubt=0.05, rng=np.random.default_rng(0))
-
-    assert verdict.way == way
-    least = {"wrap": 0.9, "parity": 0.98, "winding": 0.995}[way]
-    assert ((signed_distance(verdict, points) < 0) == inside).mean() >= least
+    assert told.way == "winding"
+    assert told.doubt > 0.05
+    assert "--field udf" in told.note
 
 
-def test_parity_and_winding_see_the_same_in_a_clean_mesh(mesh):
-    points, inside = near(mesh, 2_000)
+def test_flipped_sheets_cannot_be_told_at_all():
+    vertices, faces = torn(np.asarray(bowl(0).vertices), np.asarray(bowl(0).faces), rng())
 
-    assert (parity(mesh, points) == inside).mean() > 0.99
-    assert ((winding(mesh, points) > 0.5) == inside).mean() > 0.998
+    with pytest.raises(InputError, match="nothing behind it"):
+        tell_inside(clean(vertices, faces), rng=rng())
 
 
-def test_half_a_ball_is_wrapped_by_nothing():
-    import trimesh
+@pytest.mark.parametrize("sign", ["parity", "winding", "wrap"])
+def test_a_way_can_be_forced(solid, sign):
+    points = near(solid.vertices, solid.faces)
 
-    ball = trimesh.creation.icosphere(3, 0.9)
-    half = np.asarray(ball.triangles_center)[:, 2] < 0
-    bowl = Mesh(np.asarray(ball.vertices), np.asarray(ball.faces)[half], False, ())
+    told = tell_inside(solid, sign=sign, rng=rng())
 
-    for way in ("auto", "wrap"):
-        with pytest.raises(InputError, match=r"open.*--field udf"):
-            judge(bowl, way, max_doubt=0.05, rng=np.random.default_rng(0))
+    assert told.way == sign
+    assert told.disagreement == 0
+    assert right(told, points, within(solid, points)) > 0.99
+
+
+def test_a_forced_way_is_kept_where_it_is_wrong(solid):
+    points = near(solid.vertices, solid.faces)
+    truth = within(solid, points)
+    mesh = clean(*torn(solid.vertices, solid.faces, rng()))
+
+    told = tell_inside(mesh, sign="winding", rng=rng())
+
+    assert told.disagreement > 0.1
+    assert right(told, points, truth) < 0.9
