@@ -27,14 +27,14 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
     """
     if config.recipe != "paper":
         points = queries(_base(shape, config.pool, rng), NEAR, config.pool, rng=rng)
-        return distance_pool(points, distance(shape, points), CLIP)
+        return distance_pool(points, distance(shape, points, bound=CLIP), CLIP)
     on = config.pool // 6
     rest = config.pool - on
     points = queries(_base(shape, rest, rng), NEAR_AUTHORS, rest, rng=rng)
     surface = _base(shape, on, rng)
     if len(surface) != on:
         surface = surface[rng.integers(len(surface), size=on)]
-    measured = np.concatenate([distance(shape, points), np.zeros(on)])
+    measured = np.concatenate([distance(shape, points, bound=CLIP), np.zeros(on)])
     return distance_pool(np.concatenate([points, surface]), measured, CLIP)
 
 
@@ -45,10 +45,15 @@ def _base(shape: Shape, count: int, rng: np.random.Generator) -> Points:
     return surface_points(shape.vertices, shape.faces, count, rng=rng)
 
 
-def distance(shape: Shape, points: Points) -> Points:  # [M, 3] -> [M]
-    """Measure each point's distance to the shape: exact to triangles, or to the nearest point."""
+def distance(shape: Shape, points: Points, *, bound: float = np.inf) -> Points:  # [M, 3] -> [M]
+    """Measure each point's distance to the shape: exact to triangles, or to the nearest point.
+
+    Distances beyond `bound` may come as infinity. A tree that is not balanced takes 4 s for five
+    million points and 200,000 queries within 0.1, a balanced one minutes.
+    """
     if isinstance(shape, Cloud):
-        found: Points = cKDTree(shape.points).query(points, workers=1)[0]
+        tree = cKDTree(shape.points, balanced_tree=False, compact_nodes=False)
+        found: Points = tree.query(points, distance_upper_bound=bound, workers=1)[0]
         return found
     assert isinstance(shape, Mesh)
     return surface_distance(points, shape.vertices, shape.faces)
