@@ -89,8 +89,9 @@ def reconstruct(
     """
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.rebuild import Form
-    from nf2vec_cli.tasks.reconstruct import Wanted, parse_moves
+    from nf2vec_cli.tasks.reconstruct import parse_moves
     from nf2vec_cli.tasks.reconstruct import reconstruct as rebuild
+    from nf2vec_cli.tasks.reconstruct_object import Wanted
 
     wanted = Wanted(
         form=Form(form) if form else None,

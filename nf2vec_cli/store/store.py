@@ -13,16 +13,14 @@ import zarr
 from numpy.typing import NDArray
 
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.store import runs
+from nf2vec_cli.store import later, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
-from nf2vec_cli.store.create import add_column
 from nf2vec_cli.store.durable import PARTIAL, DurableStore
 from nf2vec_cli.store.schema import (
     COLUMNS,
-    FILL,
     FORMAT,
     FORMAT_VERSION,
-    Column,
+    LATER,
     Entry,
     Status,
 )
@@ -62,7 +60,7 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
     store = Store(path, group, attributes)
     if mode == "a":
         sweep(path)
-        store.complete()
+        later.complete(store)
     return store
 
 
@@ -106,16 +104,6 @@ class Store:
             raise StoreError(f"{path} is damaged: {error}") from error
         self._weights = {name: self._array(name) for name in ARRAYS[self.codec]}
 
-    def complete(self) -> None:
-        """Add the columns that came after this store was made, with what they are taken for."""
-        for column in COLUMNS.values():
-            if column.name not in self.group:
-                values = self._encoded(column.name, self._absent(column))
-                add_column(self.group.store, column)
-                array = self._array(column.name)
-                array.resize((self.slots, *array.shape[1:]))
-                array[:] = values
-
     @property
     def slots(self) -> int:
         """N: length of every column, empty slots included."""
@@ -124,8 +112,8 @@ class Store:
     def column(self, name: str) -> Any:
         """Read a column: [N] or [N, width]; a text column as a list of N texts."""
         column = COLUMNS[name]
-        if name not in self.group:  # a store of before this column was
-            return self._absent(column)
+        if name in LATER and name not in self.group:
+            return later.absent(self, column)
         try:
             values = np.asarray(self._array(name)[: self.slots])
         except (OSError, ValueError, RuntimeError) as error:
@@ -179,7 +167,7 @@ class Store:
             "copy": [entry.copy for entry in entries],
         }
         # encoded before anything grows: a name that does not fit must change nothing
-        encoded = {name: self._encoded(name, values) for name, values in known.items()}
+        encoded = {name: self.encoded(name, values) for name, values in known.items()}
         for array in (*self._weights.values(), *(self._array(n) for n in COLUMNS if n != "status")):
             array.resize((first + count, *array.shape[1:]))
         for name, values in encoded.items():
@@ -198,7 +186,7 @@ class Store:
         for name, values in columns.items():
             array = self._array(name)
             part = np.asarray(array[low:high])
-            part[index - low] = self._encoded(name, values)
+            part[index - low] = self.encoded(name, values)
             array[low:high] = part
 
     def commit(self, rows: Iterable[int], weights: Floats, **columns: Any) -> None:
@@ -262,14 +250,6 @@ class Store:
                 sizes[key] = sizes.get(key, 0) + Path(where, name).stat().st_size
         return sizes
 
-    def _absent(self, column: Column) -> Any:
-        if column.name == "parent":
-            return self.column("id")
-        if column.text:
-            return [""] * self.slots
-        shape = (self.slots,) if column.width == 1 else (self.slots, column.width)
-        return np.full(shape, FILL.get(column.name, 0), column.dtype)
-
     def _write_shard(self, shard: int, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
         first = shard * self.batch
         for name, values in arrays.items():
@@ -298,7 +278,8 @@ class Store:
             raise KeyError(name)
         return found
 
-    def _encoded(self, name: str, values: Any) -> NDArray[Any]:
+    def encoded(self, name: str, values: Any) -> NDArray[Any]:
+        """Turn a column's values into what its array holds."""
         column = COLUMNS[name]
         if column.text:
             return encode_text(name, values, column.width)
