@@ -74,26 +74,29 @@ def siren_values_and_slopes(
     biases: list[Tensor],  # one a layer: [H_out]
     coords: Tensor,  # [M, 3]
     omega: float = 30.0,
-    tile: int = 4096,
+    tile: int = 1024,
 ) -> tuple[Tensor, Tensor]:  # [M, V], [M, 3]
-    """Evaluate one sine network, and the derivative of its first output to the coordinates."""
+    """Evaluate one sine network, and the gradient of its output 0 to the coordinates.
+
+    The reverse pass is written out: the weights carry no autograd state, and only a tile's
+    sines and cosines are kept.
+    """
     scaled = [w * omega for w in weights[:-1]]
     shifted = [b * omega for b in biases[:-1]]
     out = coords.new_empty(len(coords), len(weights[-1]))
     slopes = torch.empty_like(coords)
     for start in range(0, len(coords), tile):
-        part = slice(start, start + tile)
-        h = coords[part]
+        h = coords[start : start + tile]
         cosines = []
         for w, b in zip(scaled, shifted, strict=True):
-            before = torch.addmm(b, h, w.T)
-            cosines.append(before.cos())
-            h = before.sin_()
-        torch.addmm(biases[-1], h, weights[-1].T, out=out[part])
-        back = weights[-1][0].expand_as(h)
-        for w, cosine in zip(reversed(scaled), reversed(cosines), strict=True):
-            back = (back * cosine) @ w
-        slopes[part] = back
+            h = torch.addmm(b, h, w.T)
+            cosines.append(torch.empty_like(h))
+            sincos_(h, cosines[-1])
+        torch.addmm(biases[-1], h, weights[-1].T, out=out[start : start + tile])
+        back = cosines.pop().mul_(weights[-1][0])
+        while cosines:
+            back = torch.mm(back, scaled[len(cosines)]).mul_(cosines.pop())
+        torch.mm(back, scaled[0], out=slopes[start : start + tile])
     return out, slopes
 
 

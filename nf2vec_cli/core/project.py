@@ -1,115 +1,133 @@
-"""The zero set of an unsigned distance: a cloud of any size, or a thin closed shell."""
+"""Points on the zero set of an unsigned distance field, spread evenly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nf2vec_cli.core.surface import CORNERS, SLACK, Surface, zero_surface
+from nf2vec_cli.core.lattice import BATCH, Evaluate, Index, near_cells
 
-Floats = NDArray[np.float32]
-Evaluate = Callable[[Floats], Floats]  # [M, 3] -> [M]
-Slopes = Callable[[Floats], Floats]  # [M, 3] -> [M, 3]
-COARSE, FINE = 32, 128  # cells along each axis, at first and at last, in which points are sought
-STEPS = 5  # moves of a point towards the surface
-KEPT = 0.02  # distance after the last move from which a point is none (the authors')
-ROUNDS = 20  # draws of points before fewer than wanted are given
-LEVEL, THICKNESS = 1.0, 0.25  # of a shell, in grid cells: where it is cut, half of what is left
+Points = NDArray[np.float32]
+# [M, 3] -> distances [M], their gradients to the coordinates [M, 3]
+Slopes = Callable[[Points], tuple[NDArray[np.float32], Points]]
+GRID = 129  # seeds lie in cells of 2 grid steps, 1/32 of object space
+SPARE = 5  # seeds for each point wanted: more make the spacing more even, and cost as much more
+ROUNDS = 4  # tries before a cloud is given up as incomplete, on top of those a large one needs
+YIELD = 0.01  # share of the seeds that must arrive; a field below it has no zero set to speak of
 
 
 @dataclass(frozen=True)
 class ZeroCloud:
-    """Points [n, 3] on the surface, n up to what was wanted, and the points evaluated for it."""
+    """Points [n, 3] in [-1, 1]^3; n is below `wanted` if the field has too small a zero set.
 
-    points: NDArray[np.float64]
+    evaluated: points at which the field was evaluated, with or without slope; rounds: of seeds.
+    """
+
+    points: Points
+    wanted: int
     evaluated: int
+    rounds: int
 
 
 def zero_cloud(
-    evaluate: Evaluate, slopes: Slopes, count: int, *, reach: float, rng: np.random.Generator
+    evaluate: Evaluate,
+    slopes: Slopes,
+    count: int,
+    *,
+    reach: float,
+    rng: np.random.Generator,
+    steps: int = 5,
+    near: float = 0.01,
 ) -> ZeroCloud:
-    """Draw points of the surface of an unsigned distance field (paper, section IV).
+    """Sample the zero set of an unsigned distance field (after Chibane et al. 2020, algorithm 1).
 
-    The authors draw from the whole cube, of which the surface's neighbourhood is less than 1 %;
-    here points start in cells that the surface can touch, found from coarse to fine. They move
-    against the gradient by the distance, and count if they end up near the surface.
+    Seeds are drawn in the cells that the surface can touch, not in the whole cube, of which less
+    than one in a hundred is near. They walk down the gradient, are kept if the field is small where
+    they end, and are thinned to an even spacing.
+
+    Args:
+        evaluate: unsigned distances in unit space, clipped to `reach`.
+        slopes: the same distances and their gradients.
+        count: points wanted.
+        reach: where the field is clipped.
+        rng: decides the seeds and nothing else: the same one gives the same cloud.
+        steps: moves of each seed.
+        near: largest distance, by the field, of a point that is kept; above what a trained field
+            leaves at its surface.
 
     Returns:
-        `count` points; fewer, down to none, if the field has too little surface: no loop for ever.
+        `count` points, or fewer, possibly none, with the numbers that say so.
     """
-    cells, cell, seen = _cells(evaluate, reach)
-    found: list[Floats] = []
-    total = 0
-    for _ in range(ROUNDS if len(cells) else 0):
-        draws = max(2 * (count - total), 1_000)
-        # every cell as often as any other, up to one: even spacing
-        chosen = rng.permutation(np.resize(rng.permutation(len(cells)), draws))
-        start = (cells[chosen] + rng.random((draws, 3))) * cell - 1
-        points = _pulled(evaluate, slopes, start.astype(np.float32), 0.0, STEPS)
-        good = (evaluate(points) <= KEPT) & (np.abs(points) <= 1).all(axis=1)
-        seen += (STEPS + 1) * draws
-        found.append(points[good])
-        total += int(good.sum())
-        if total >= count:
+    near_surface = near_cells(evaluate, GRID, reach=reach, finest=2)
+    evaluated, rounds, missing = near_surface.evaluated, 0, SPARE * count
+    kept = [np.empty((0, 3), np.float32)]
+    allowed = ROUNDS + missing // BATCH
+    while missing > 0 and rounds < allowed and len(near_surface.corners):
+        rounds += 1
+        seeds = _seeds(near_surface.corners, near_surface.stride, min(missing, BATCH), rng)
+        ends = settle(slopes, seeds, steps=steps)
+        # the field decides where a point is now, not where it was before its last move
+        arrived = ends[evaluate(ends) < near]
+        kept.append(arrived)
+        evaluated += (steps + 1) * len(seeds)
+        missing -= len(arrived)
+        if len(arrived) < YIELD * len(seeds):
             break
-    points = np.concatenate(found)[:count] if found else np.empty((0, 3), np.float32)
-    return ZeroCloud(points.astype(np.float64), seen)
+    return ZeroCloud(_thin(np.concatenate(kept), count, rng), count, evaluated, rounds)
 
 
-def _cells(evaluate: Evaluate, reach: float) -> tuple[NDArray[np.int64], float, int]:
-    """Find the cells [K, 3] of a grid that the surface can touch, their size, and the cost."""
-    size, seen = COARSE, 0
-    axis = np.arange(size)
-    cells = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    while True:
-        cell = 2 / size
-        values = evaluate(((cells + 0.5) * cell - 1).astype(np.float32))
-        seen += len(cells)
-        bound = SLACK * 0.5 * sqrt(3.0) * cell
-        if bound < 0.95 * reach:  # else the field says only "far"
-            cells = cells[values < bound]
-        if size >= FINE:
-            return cells, cell, seen
-        size *= 2
-        cells = (2 * cells[:, None] + CORNERS).reshape(-1, 3)
+def settle(slopes: Slopes, points: Points, *, steps: int) -> Points:
+    """Walk points [M, 3] to the zero set, down half the squared distance.
 
-
-def _pulled(
-    evaluate: Evaluate, slopes: Slopes, points: Floats, height: float, steps: int
-) -> Floats:
-    """Move points [M, 3] along the gradient to a distance of `height` from the surface."""
+    For an exact distance each move is the distance along the unit gradient. A trained one has a
+    rounded minimum, a little above zero, where the gradient vanishes: for sqrt(r^2 + e^2) the move
+    is still r, where the unit gradient would overshoot. Where a field is steeper than a distance,
+    the move is Newton's.
+    """
     for _ in range(steps):
-        way = slopes(points)
-        length = np.linalg.norm(way, axis=1, keepdims=True)
-        # where the field is flat there is no way to tell
-        way = np.where(length > 1e-6, way / np.maximum(length, 1e-6), 0)
-        points = points - way * (evaluate(points) - np.float32(height))[:, None]
+        distance, gradient = slopes(points)
+        steepness = np.maximum((gradient * gradient).sum(1), 1)
+        moved = points - gradient * (distance / steepness)[:, None]
+        points = np.clip(moved, -1, 1).astype(np.float32, copy=False)
     return points
 
 
-def shell_surface(evaluate: Evaluate, slopes: Slopes, resolution: int, *, reach: float) -> Surface:
-    """Mesh the surface of an unsigned distance field as a thin closed shell, without holes.
+def _seeds(corners: Index, stride: int, count: int, rng: np.random.Generator) -> Points:
+    """Draw points in the cells, as evenly as their number allows."""
+    order = np.resize(rng.permutation(len(corners)), count)
+    grid = corners[order] + rng.random((count, 3), np.float32) * stride
+    seeds: Points = np.minimum(grid * (2 / (GRID - 1)) - 1, 1).astype(np.float32)
+    return seeds
 
-    An unsigned distance has no crossing for marching cubes to find. Its level set at one grid cell
-    from the surface is closed, whatever the surface is: a sheet on each side, joined at the rims.
-    Its vertices are then pulled to a quarter of a cell from the surface.
-    """
-    cell = 2 / (resolution - 1)
-    level = np.float32(LEVEL * cell)
 
-    def raised(coords: Floats) -> Floats:
-        return evaluate(coords) - level
+def _thin(points: Points, count: int, rng: np.random.Generator) -> Points:
+    """Keep `count` points: those nearest the centres of the voxels of the size that fits."""
+    if len(points) <= count:
+        return points
+    origin = rng.random(3)
+    low, high, chosen = 0.0, 2.0, np.arange(len(points))
+    for _ in range(16):  # the largest voxels that still leave enough: halving 2 to 3e-5
+        size = (low + high) / 2
+        some = _one_a_voxel(points, size, origin)
+        if len(some) >= count:
+            low, chosen = size, some
+        else:
+            high = size
+    thinned: Points = points[np.sort(rng.permutation(chosen)[:count])]
+    return thinned
 
-    found = zero_surface(raised, resolution, reach=reach - float(level))
-    if not len(found.faces):
-        return found
-    points = found.vertices.astype(np.float32)
-    points = _pulled(evaluate, slopes, points, THICKNESS * cell, 2)
-    # a point that ends up far from where it was has been misled by a crease
-    near = np.linalg.norm(points - found.vertices, axis=1) < 2 * LEVEL * cell
-    vertices = np.where(near[:, None], points.astype(np.float64), found.vertices)
-    return Surface(np.clip(vertices, -1, 1), found.faces, found.evaluated)
+
+def _one_a_voxel(points: Points, size: float, origin: NDArray[np.float64]) -> NDArray[np.int64]:
+    place = (points + 1) / size + origin
+    voxel = np.floor(place).astype(np.int64)
+    off = ((place - voxel - 0.5) ** 2).sum(1)
+    along = int(2 / size) + 3
+    key = (voxel[:, 0] * along + voxel[:, 1]) * along + voxel[:, 2]
+    order = np.lexsort((off, key))
+    first = np.ones(len(order), bool)
+    first[1:] = key[order][1:] != key[order][:-1]
+    chosen: NDArray[np.int64] = order[first]
+    return chosen

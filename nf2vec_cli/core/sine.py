@@ -17,8 +17,9 @@ def sin_(x: Tensor) -> Tensor:
 
 
 def sincos_(x: Tensor, cosine: Tensor) -> None:
-    """Replace x, float32 radians, by its sine and put its cosine into `cosine`."""
-    kernel = None if x.device.type != "cpu" else _fused()
+    """Replace x, in radians, by its sine and put its cosine into `cosine`."""
+    plain = x.device.type != "cpu" or x.dtype != torch.float32
+    kernel = None if plain else _fused()
     if kernel is not None and x.is_contiguous() and cosine.is_contiguous():
         kernel(x.view(-1).numpy(), cosine.view(-1).numpy())
     else:

@@ -44,12 +44,13 @@ class FieldFunction:
         found: Floats = self.read_back(raw[:, 0]).numpy() * np.float32(self.factor)
         return found
 
-    def slopes(self, coords: Floats) -> Floats:  # [M, 3] -> [M, 3]
-        """Say how the field changes along each axis."""
+    def slopes(self, coords: Floats) -> tuple[Floats, Floats]:  # [M, 3] -> [M], [M, 3]
+        """Say what the field is, and how it changes along each axis."""
         raw, slopes = siren_values_and_slopes(
             self.weights, self.biases, torch.from_numpy(coords), self.omega
         )
         outputs = raw[:, 0].requires_grad_()
-        (outer,) = torch.autograd.grad(self.read_back(outputs).sum(), outputs)
-        found: Floats = (outer[:, None] * slopes).numpy() * np.float32(self.factor)
-        return found
+        values = self.read_back(outputs)
+        (outer,) = torch.autograd.grad(values.sum(), outputs)
+        factor = np.float32(self.factor)
+        return values.detach().numpy() * factor, (outer[:, None] * slopes).numpy() * factor

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.project import shell_surface, zero_cloud
+from nf2vec_cli.core.project import zero_cloud
+from nf2vec_cli.core.shell import Shell, shell_surface
 from nf2vec_cli.core.surface import Surface, occupancy_surface, zero_surface
 from nf2vec_cli.fields import occ
 from nf2vec_cli.shapes.clean import Mesh
@@ -20,6 +21,7 @@ from nf2vec_cli.shapes.voxels import Voxels, shell_of_points
 from nf2vec_cli.tasks.field_function import FieldFunction
 
 BLOCK = 1 << 18  # cells whose values are asked for at once
+KEPT = 0.02  # distance, by the field, up to which a point is on the surface (the authors')
 
 
 class Form(StrEnum):
@@ -58,8 +60,10 @@ def build(
         return Built(_voxels(field, kind, resolution, points, seed), None)
     if form is Form.cloud and kind == "udf":
         rng = np.random.default_rng(seed)
-        found = zero_cloud(field.values, field.slopes, points, reach=field.reach, rng=rng)
-        return Built(Cloud(found.points, None, ()), None)
+        found = zero_cloud(
+            field.values, field.slopes, points, reach=field.reach, rng=rng, near=KEPT
+        )
+        return Built(Cloud(found.points.astype(np.float64), None, ()), None)
     surface = _surface(field, kind, resolution)
     mesh = Mesh(surface.vertices, surface.faces, True, ())
     if form is Form.mesh or not len(mesh.faces):
@@ -69,7 +73,7 @@ def build(
     return Built(Cloud(drawn, None, ()), surface.evaluated)
 
 
-def _surface(field: FieldFunction, kind: str, resolution: int) -> Surface:
+def _surface(field: FieldFunction, kind: str, resolution: int) -> Surface | Shell:
     if kind == "udf":
         return shell_surface(field.values, field.slopes, resolution, reach=field.reach)
     if kind == "occ":

@@ -134,16 +134,31 @@ def test_sine_of_a_view_that_is_not_contiguous():
     torch.testing.assert_close(cos, x.cos())
 
 
-def test_slopes_to_the_coordinates_equal_autograd():
-    theta, coords, _ = problem(1, 100)
-    weights, biases = split_theta(theta.double(), SPEC)
-    points = coords[0].double().requires_grad_()
-    outputs = siren_forward(weights, biases, points[None])[0]
-    (expected,) = torch.autograd.grad(outputs[:, 0].sum(), points)
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("tile", [7, 4096])
+def test_slopes_equal_autograd(outputs, tile):
+    spec = NetworkSpec(hidden=48, layers=3, outputs=outputs)
+    weights, biases = split_theta(siren_init(spec, seed=1).double()[None], spec)
+    coords = (torch.rand(1, 100, 3, dtype=torch.float64) * 2 - 1).requires_grad_()
+    expected = siren_forward(weights, biases, coords)
+    (slopes,) = torch.autograd.grad(expected[..., 0].sum(), coords)
 
-    values, slopes = siren_values_and_slopes(
-        [w[0] for w in weights], [b[0] for b in biases], points.detach(), 30.0, tile=33
+    values, found = siren_values_and_slopes(
+        [w[0] for w in weights], [b[0] for b in biases], coords[0].detach(), 30.0, tile
     )
 
-    torch.testing.assert_close(values, outputs.detach())
-    torch.testing.assert_close(slopes, expected)
+    torch.testing.assert_close(values, expected[0].detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, slopes[0], rtol=1e-12, atol=1e-12)
+
+
+def test_slopes_in_single_precision():
+    weights, biases = split_theta(siren_init(SPEC, seed=2)[None], SPEC)
+    weights, biases = [w[0] for w in weights], [b[0] for b in biases]
+    coords = torch.rand(300, 3) * 2 - 1
+
+    _, found = siren_values_and_slopes(weights, biases, coords)
+    _, truth = siren_values_and_slopes(
+        [w.double() for w in weights], [b.double() for b in biases], coords.double()
+    )
+
+    torch.testing.assert_close(found.double(), truth, rtol=1e-4, atol=1e-4)
