@@ -107,8 +107,7 @@ AUTHORS: dict[str, Any] = {
     "normalise": "vertices",
 }
 
-
-# what else a kind of field wants, by preset
+# what else a kind of field wants, whatever the preset; not tuned at width 512
 FAST_FIELD: dict[str, dict[str, Any]] = {
     # the cusp at the surface wants large steps of the first and last layer, and many points
     "udf": {

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.shapes.sample import Points, morton_order
 
+CLIP = 0.1  # the paper's bound: beyond it a field of distances only says "far"
 # Of each step's points: this share has a distance up to this bound (stratified draws). Most of the
 # budget goes where the surface is; the rest keeps the far field from drifting.
 STRATA = ((0.005, 0.40), (0.02, 0.40), (0.1, 0.12), (np.inf, 0.08))
@@ -46,9 +47,9 @@ class Pool:
         return near
 
 
-def distance_pool(coords: Points, distance: NDArray[np.float64], clip: float) -> Pool:
+def distance_pool(coords: Points, distance: NDArray[np.float64]) -> Pool:
     """Make a pool of points [M, 3] and their distances [M], clipped, with strata by |distance|."""
-    values = np.clip(distance, -clip, clip).astype(np.float32)
+    values = np.clip(distance, -CLIP, CLIP).astype(np.float32)
     bounds = [high for high, _ in STRATA[:-1]]
     stratum = np.digitize(np.abs(values), np.array(bounds, np.float32)).astype(np.int8)
     return Pool(coords.astype(np.float32), values, stratum, tuple(s for _, s in STRATA))

@@ -12,13 +12,11 @@ from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.fields.pool import NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
+from nf2vec_cli.fields.pool import CLIP, NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.inside import signed_distance, tell_inside
 from nf2vec_cli.shapes.load import Shape
 from nf2vec_cli.shapes.sample import surface_points
-
-CLIP = 0.1  # the paper's bound: beyond it a field only says "far" or "deep"
 
 
 def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Pool:
@@ -47,7 +45,7 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
     if on:
         surface = surface_points(mesh.vertices, mesh.faces, on, rng=rng)
         points, distance = np.r_[points, surface], np.r_[distance, np.zeros(on)]
-    pool = distance_pool(points, distance, CLIP)
+    pool = distance_pool(points, distance)
     return replace(
         pool,
         doubt=told.doubt,

@@ -10,14 +10,12 @@ from torch import Tensor
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.fields.pool import NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
+from nf2vec_cli.fields.pool import CLIP, NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
 from nf2vec_cli.metrics import surface_distance
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.shapes.load import Shape
 from nf2vec_cli.shapes.sample import Points, surface_points
-
-CLIP = 0.1  # the paper's bound: beyond it a field only says "far"
 
 
 def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Pool:
@@ -27,7 +25,7 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
     """
     if config.recipe != "paper":
         points = queries(_base(shape, config.pool, rng), NEAR, config.pool, rng=rng)
-        return distance_pool(points, distance(shape, points, bound=CLIP), CLIP)
+        return distance_pool(points, distance(shape, points, bound=CLIP))
     on = config.pool // 6
     rest = config.pool - on
     points = queries(_base(shape, rest, rng), NEAR_AUTHORS, rest, rng=rng)
@@ -35,7 +33,7 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
     if len(surface) != on:
         surface = surface[rng.integers(len(surface), size=on)]
     measured = np.concatenate([distance(shape, points, bound=CLIP), np.zeros(on)])
-    return distance_pool(np.concatenate([points, surface]), measured, CLIP)
+    return distance_pool(np.concatenate([points, surface]), measured)
 
 
 def _base(shape: Shape, count: int, rng: np.random.Generator) -> Points:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.clean import LARGEST
-from nf2vec_cli.shapes.numbers import read_arrays, read_table
+from nf2vec_cli.shapes.numbers import named, read_arrays, read_table, shapes_of
 from nf2vec_cli.shapes.pcd import read_pcd
 from nf2vec_cli.shapes.precheck import prechecked
 from nf2vec_cli.shapes.reasons import reasons
@@ -77,15 +77,12 @@ def _from_ply(data: bytes) -> tuple[Points, Points | None]:
 def points_of(arrays: dict[str, NDArray[np.generic]]) -> tuple[Points, Points | None]:
     """Find points and normals among the arrays of an NPY or NPZ file."""
     flat = {k: a for k, a in arrays.items() if a.ndim == 2 and a.shape[1] >= 3}
-    name = next((key for key in POINT_KEYS if key in flat), None)
-    if name is None and len(flat) == 1:
-        name = next(iter(flat))
-    if name is None:
-        shapes = ", ".join(f"{k} {a.shape}" for k, a in arrays.items()) or "nothing"
-        raise InputError(f"it holds no array of points [M, 3], but {shapes}")
-    if flat[name].dtype.kind not in "fiu":
-        raise InputError(f"its points are of type {flat[name].dtype}, not numbers")
-    points, normals = _columns(flat[name].astype(float))
+    table = named(flat, POINT_KEYS)
+    if table is None:
+        raise InputError(f"it holds no array of points [M, 3], but {shapes_of(arrays)}")
+    if table.dtype.kind not in "fiu":
+        raise InputError(f"its points are of type {table.dtype}, not numbers")
+    points, normals = _columns(table.astype(float))
     given = next((arrays[key] for key in NORMAL_KEYS if key in arrays), None)
     if given is not None and given.shape == points.shape and given.dtype.kind in "fiu":
         normals = given.astype(float)

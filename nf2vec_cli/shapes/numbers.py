@@ -54,6 +54,19 @@ def _array(data: bytes) -> Array:
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
+def named(arrays: dict[str, Array], names: tuple[str, ...]) -> Array | None:
+    """Choose the array of the first of `names` that is there, or the only one there is."""
+    found = next((name for name in names if name in arrays), None)
+    if found is None and len(arrays) == 1:
+        found = next(iter(arrays))
+    return None if found is None else arrays[found]
+
+
+def shapes_of(arrays: dict[str, Array]) -> str:
+    """List what a file holds, for a refusal."""
+    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
+
+
 def read_table(data: bytes) -> NDArray[np.float64]:
     """Read rows of numbers from text: space, tab, comma or semicolon; # and // begin a comment.
 

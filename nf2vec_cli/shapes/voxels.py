@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.shapes.numbers import read_arrays
+from nf2vec_cli.shapes.numbers import named, read_arrays, shapes_of
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.sample import Points, surface_points
 
@@ -55,13 +55,9 @@ def load_voxels(path: Path) -> Voxels:
 
 def voxels_of(arrays: dict[str, NDArray[np.generic]]) -> Voxels:
     """Find the grid among the arrays of an NPY or NPZ file."""
-    name = next((key for key in GRID_KEYS if key in arrays), None)
-    if name is None and len(arrays) == 1:
-        name = next(iter(arrays))
-    if name is None:
-        shapes = ", ".join(f"{k} {a.shape}" for k, a in arrays.items()) or "nothing"
-        raise InputError(f"it holds no voxel grid [X, Y, Z], but {shapes}")
-    array = arrays[name]
+    array = named(arrays, GRID_KEYS)
+    if array is None:
+        raise InputError(f"it holds no voxel grid [X, Y, Z], but {shapes_of(arrays)}")
     if array.ndim == 4 and 1 in (array.shape[0], array.shape[3]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 3:

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.core.mlp import siren_values, siren_values_and_slopes
 from nf2vec_cli.fields.field import Field, field_of
+from nf2vec_cli.fields.pool import CLIP
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.models.transform import Affine, transform_fields
 
 Floats = NDArray[np.float32]
-CLIP = 0.1  # distance beyond which a field of distances only says "far"
 
 
 class FieldFunction:

@@ -18,17 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.mlp import siren_values
 from nf2vec_cli.errors import Nf2vecError
-from nf2vec_cli.fields.field import Field, field_of
+from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.fields.pool import Pool
-from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.shapes.augment import augment
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.discover import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import into_unit
 from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip
+from nf2vec_cli.tasks.field_function import FieldFunction
 from nf2vec_cli.tasks.optimise import Optimised, network_of, object_seed, optimise
 from nf2vec_cli.tasks.spread import WorkerDied, spread
 
@@ -185,18 +184,6 @@ def _facts(shape: Shape) -> dict[str, Any]:
     return {"watertight": UNKNOWN, "faces": 0}
 
 
-def field_values(
-    theta: Theta, spec: NetworkSpec, field: Field, coords: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Evaluate one field, theta [P], at points [M, 3]: what it says there, in unit space, [M]."""
-    weights, biases = split_theta(torch.from_numpy(theta)[None], spec)
-    raw = siren_values(
-        [w[0] for w in weights], [b[0] for b in biases], torch.from_numpy(coords), spec.omega
-    )
-    values: NDArray[np.float32] = field.read_back(raw[:, 0]).numpy()
-    return values
-
-
 def _remarks(shape: Shape, pool: Pool) -> str:
     remarks = [*shape.notes, *([pool.note] if pool.note else [])]
     if isinstance(shape, Mesh) and not shape.watertight and pool.sign not in ("", "wrap"):
@@ -228,13 +215,13 @@ def _measured(
     theta: Theta = fitted.theta.cpu().numpy()
     if not np.isfinite(theta).all():
         return Failed("the fit diverged (weights are not finite)", prepared.columns)
-    spec, field, pool = network_of(job.config), field_of(job.field), prepared.pool
+    spec, pool = network_of(job.config), prepared.pool
     # even steps through the Morton order: the whole shape
     near = np.flatnonzero(pool.near)
     some = near[np.linspace(0, len(near) - 1, min(MEASURED, len(near))).astype(int)]
 
     def error_of(weights: Theta) -> float:
-        found = field_values(weights, spec, field, pool.coords[some])
+        found = FieldFunction(weights, spec, job.field).values(pool.coords[some])
         return float(np.abs(found - pool.values[some]).mean())
 
     config = job.config

@@ -64,6 +64,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Chore:
+    """One object to rebuild, with all that a worker needs for it."""
+
     id: str
     theta: NDArray[np.float32]
     spec: NetworkSpec
@@ -80,6 +82,7 @@ class Chore:
 
 
 def rebuild(chore: Chore) -> Rebuilt:
+    """Make one object's file, and compare it with its source."""
     built = _built(chore)
     count = _count(built.shape)
     if not count:

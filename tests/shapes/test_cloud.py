@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 import trimesh
+from files import npy, npz, written
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,18 +19,6 @@ NORMALS = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
 
 def text(table, mark=" "):
     return "\n".join(mark.join(f"{n:.9g}" for n in row) for row in table) + "\n"
-
-
-def npy(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def npz(**arrays):
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
 
 
 def pack_lzf(data):
@@ -80,12 +69,6 @@ GOOD = {
     "ascii.ply": ply("ascii"),
     "name with späces.xyz": text(POINTS),
 }
-
-
-def written(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return path
 
 
 @pytest.mark.parametrize("name", GOOD)

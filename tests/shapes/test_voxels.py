@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import trimesh
+from files import npy, npz, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,18 +21,6 @@ GRID = np.zeros((6, 4, 5), bool)
 GRID[1:4, 1:3, 2:5] = True
 
 
-def npy(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def npz(**arrays):
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
 def binvox(grid=GRID, origin=(1.0, -2, 3), pitch=0.25):
     buffer = io.BytesIO()
     write_binvox(buffer, grid, np.array(origin), pitch)
@@ -47,12 +36,6 @@ GOOD = {
     "named.npz": npz(voxels=GRID, label=np.array(3)),
     "any.npz": npz(something=GRID),
 }
-
-
-def written(tmp_path, name, data):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("name", GOOD)
