@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.fields.loss import focal
-from nf2vec_cli.fields.pool import Pool
+from nf2vec_cli.fields.pool import Pool, in_order
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.shapes.load import Shape
@@ -50,6 +51,7 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
         grid.reshape(-1)[chosen].astype(np.float32),
         stratum[chosen],
         SHARES,
+        _boundary(grid, stratum, rng),
         cells=len(grid),
     )
 
@@ -80,6 +82,22 @@ def _strata(grid: Grid) -> NDArray[np.int8]:
     stratum[grid] = 3  # deep inside a solid
     stratum[grid & binary_dilation(~grid, touching)] = 0
     return stratum
+
+
+def _boundary(
+    grid: Grid, stratum: NDArray[np.int8], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Draw points on the faces between occupied cells and empty ones."""
+    cells = np.stack(np.unravel_index(np.flatnonzero(stratum == 0), grid.shape), axis=1)
+    padded = np.pad(grid, 1)
+    ways = np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
+    open_to = np.stack([~padded[tuple((cells + 1 + way).T)] for way in ways], axis=1)
+    cell, way = np.nonzero(open_to)
+    at = rng.integers(len(cell), size=SURFACE_POINTS)
+    offset = rng.uniform(-0.5, 0.5, (SURFACE_POINTS, 3))
+    facing = ways[way[at]]
+    offset = np.where(facing, facing / 2, offset)
+    return in_order((2 * (cells[cell[at]] + offset) + 1) / len(grid) - 1)
 
 
 def _chosen(stratum: NDArray[np.int8], count: int, rng: np.random.Generator) -> NDArray[np.int64]:

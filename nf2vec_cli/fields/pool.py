@@ -27,13 +27,15 @@ class Pool:
     stratum: [M], group of each point, from the surface outward, the last one far from it;
     shares: share of each group in a step's points. Of signed distances: doubt and disagreement, as
     `shapes.inside.Inside` has them, sign: the way inside was told, note: what to say about it.
-    cells: along each axis of the grid, 0 without one.
+    cells: along each axis of the grid, 0 without one. surface: [S, 3] float32, points on the
+    surface that was measured, in Morton order.
     """
 
     coords: NDArray[np.float32]
     values: NDArray[np.float32]
     stratum: NDArray[np.int8]
     shares: tuple[float, ...]
+    surface: NDArray[np.float32]
     doubt: float = 0.0
     disagreement: float = 0.0
     sign: str = ""
@@ -47,12 +49,21 @@ class Pool:
         return near
 
 
-def distance_pool(coords: Points, distance: NDArray[np.float64]) -> Pool:
-    """Make a pool of points [M, 3] and their distances [M], clipped, with strata by |distance|."""
+def distance_pool(coords: Points, distance: NDArray[np.float64], surface: Points) -> Pool:
+    """Make a pool of points [M, 3] and their distances [M], clipped, with strata by |distance|.
+
+    `surface`: points on the surface, [S, 3].
+    """
     values = np.clip(distance, -CLIP, CLIP).astype(np.float32)
     bounds = [high for high, _ in STRATA[:-1]]
     stratum = np.digitize(np.abs(values), np.array(bounds, np.float32)).astype(np.int8)
-    return Pool(coords.astype(np.float32), values, stratum, tuple(s for _, s in STRATA))
+    shares = tuple(share for _, share in STRATA)
+    return Pool(coords.astype(np.float32), values, stratum, shares, in_order(surface))
+
+
+def in_order(points: Points) -> NDArray[np.float32]:  # [S, 3] -> [S, 3]
+    """Sort points along the Morton curve: they compress better, and even steps see all of them."""
+    return points[morton_order(points)].astype(np.float32)
 
 
 def queries(

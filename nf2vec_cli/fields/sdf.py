@@ -8,11 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.fields.pool import CLIP, NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
+from nf2vec_cli.fields.pool import (
+    CLIP,
+    NEAR,
+    NEAR_AUTHORS,
+    Pool,
+    distance_pool,
+    queries,
+)
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.inside import signed_distance, tell_inside
 from nf2vec_cli.shapes.load import Shape
@@ -45,7 +53,8 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
     if on:
         surface = surface_points(mesh.vertices, mesh.faces, on, rng=rng)
         points, distance = np.r_[points, surface], np.r_[distance, np.zeros(on)]
-    pool = distance_pool(points, distance)
+    kept = surface_points(mesh.vertices, mesh.faces, SURFACE_POINTS, rng=rng)
+    pool = distance_pool(points, distance, kept)
     return replace(
         pool,
         doubt=told.doubt,

@@ -7,10 +7,18 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.fields.pool import CLIP, NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
+from nf2vec_cli.fields.pool import (
+    CLIP,
+    NEAR,
+    NEAR_AUTHORS,
+    Pool,
+    distance_pool,
+    queries,
+)
 from nf2vec_cli.metrics import surface_distance
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
@@ -25,15 +33,15 @@ def prepare(shape: Shape, config: FitConfig, *, rng: np.random.Generator) -> Poo
     """
     if config.recipe != "paper":
         points = queries(_base(shape, config.pool, rng), NEAR, config.pool, rng=rng)
-        return distance_pool(points, distance(shape, points, bound=CLIP))
+        kept = _exactly(_base(shape, SURFACE_POINTS, rng), SURFACE_POINTS, rng)
+        return distance_pool(points, distance(shape, points, bound=CLIP), kept)
     on = config.pool // 6
     rest = config.pool - on
     points = queries(_base(shape, rest, rng), NEAR_AUTHORS, rest, rng=rng)
-    surface = _base(shape, on, rng)
-    if len(surface) != on:
-        surface = surface[rng.integers(len(surface), size=on)]
+    surface = _exactly(_base(shape, on, rng), on, rng)
     measured = np.concatenate([distance(shape, points, bound=CLIP), np.zeros(on)])
-    return distance_pool(np.concatenate([points, surface]), measured)
+    kept = _exactly(surface, SURFACE_POINTS, rng)
+    return distance_pool(np.concatenate([points, surface]), measured, kept)
 
 
 def _base(shape: Shape, count: int, rng: np.random.Generator) -> Points:
@@ -41,6 +49,15 @@ def _base(shape: Shape, count: int, rng: np.random.Generator) -> Points:
         return shape.points
     assert isinstance(shape, Mesh)  # what `load_shape` gives for this field
     return surface_points(shape.vertices, shape.faces, count, rng=rng)
+
+
+def _exactly(points: Points, count: int, rng: np.random.Generator) -> Points:
+    """Choose `count` of the points: without repetition while there are enough."""
+    if len(points) == count:
+        return points
+    if len(points) > count:
+        return points[rng.choice(len(points), count, replace=False, shuffle=False)]
+    return points[rng.integers(len(points), size=count)]
 
 
 def distance(shape: Shape, points: Points, *, bound: float = np.inf) -> Points:  # [M, 3] -> [M]

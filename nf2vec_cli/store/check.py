@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
-from nf2vec_cli.store.create import init_hash
+from nf2vec_cli.store.create import ROW_TYPES, init_hash
 from nf2vec_cli.store.lock import holder, store_lock
-from nf2vec_cli.store.schema import COLUMNS, LATER, Status
+from nf2vec_cli.store.schema import COLUMNS, LATER, SURFACE, Status
 from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
 
 READ = 16  # rows read at once: memory does not grow with the store
@@ -103,7 +104,7 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
     if store.blocks.sum() != len(store.init):
         yield Finding("init", "blocks", f"they cover {store.blocks.sum()} of {len(store.init)}")
     slots = store.slots
-    for name in (*ARRAYS[store.codec], *COLUMNS):
+    for name in (*ARRAYS[store.codec], SURFACE, *COLUMNS):
         text = _array_fault(store, name, slots)
         if text == "length":
             array: Any = store.group[name]
@@ -115,7 +116,7 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
 
 
 def _array_fault(store: Store, name: str, slots: int) -> str | None:
-    if name in LATER and name not in store.group:
+    if name in (*LATER, SURFACE) and name not in store.group:
         return None
     try:
         array: Any = store.group[name]
@@ -126,8 +127,8 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         shape: tuple[int, ...] = () if column.width == 1 else (column.width,)
         dtype = column.dtype
     else:
-        width = len(store.blocks) if name == "scale" else len(store.init)
-        shape, dtype = (width,), {"bits": "uint32", "quantised": "int8", "scale": "float32"}[name]
+        width = {"scale": len(store.blocks), SURFACE: 3 * SURFACE_POINTS}.get(name, len(store.init))
+        shape, dtype = (width,), ROW_TYPES[name]
     if array.shape[1:] != shape or array.dtype != np.dtype(dtype):
         return f"it is {array.dtype} {array.shape}, not {dtype} {(slots, *shape)}"
     if array.shape[0] != slots:

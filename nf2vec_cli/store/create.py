@@ -13,10 +13,19 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ARRAYS, ZSTD_LEVEL, Floats
 from nf2vec_cli.store.durable import PARTIAL, DurableStore
-from nf2vec_cli.store.schema import COLUMN_CHUNK, COLUMNS, FILL, FORMAT, FORMAT_VERSION, Column
+from nf2vec_cli.store.schema import (
+    COLUMN_CHUNK,
+    COLUMNS,
+    FILL,
+    FORMAT,
+    FORMAT_VERSION,
+    SURFACE,
+    Column,
+)
 
 
 def holds_store(path: Path) -> bool:
@@ -68,7 +77,8 @@ def create_store(
     _array(durable, "init", init, chunks=init.shape, compressors=[ZstdCodec(level=ZSTD_LEVEL)])
     _array(durable, "blocks", lengths, chunks=lengths.shape)
     for name in ARRAYS[codec]:
-        _weights_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
+        _row_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
+    add_surface(durable, batch)
     for column in COLUMNS.values():
         add_column(durable, column)
     root = zarr.open_group(durable, mode="a")
@@ -98,7 +108,7 @@ def init_hash(init: Floats, network: dict[str, Any]) -> str:
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file")
-    ours = {"init", "blocks", *COLUMNS, "bits", "quantised", "scale", "runs"}
+    ours = {"init", "blocks", SURFACE, *COLUMNS, "bits", "quantised", "scale", "runs"}
     if path.is_dir():
         if holds_store(path):
             raise StoreError(f"{path} holds a store already")
@@ -132,11 +142,20 @@ def _array(
     array[:] = data
 
 
-def _weights_array(store: DurableStore, name: str, width: int, batch: int) -> None:
-    dtype = {"bits": "uint32", "quantised": "int8", "scale": "float32"}[name]
+def add_surface(store: Any, batch: int) -> None:
+    """Make the array of surface points, without rows; `store`: the Zarr store of the group."""
+    _row_array(store, SURFACE, 3 * SURFACE_POINTS, batch)
+
+
+ROW_TYPES = {"bits": "uint32", "quantised": "int8", "scale": "float32", SURFACE: "int16"}
+
+
+def _row_array(store: Any, name: str, width: int, batch: int) -> None:
+    dtype = ROW_TYPES[name]
+    size = {"bits": 4, SURFACE: 2}.get(name)
     packed = (
-        BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle="bitshuffle", typesize=4)
-        if name == "bits"
+        BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle="bitshuffle", typesize=size)
+        if size
         else ZstdCodec(level=ZSTD_LEVEL)
     )
     zarr.create_array(

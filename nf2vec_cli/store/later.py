@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nf2vec_cli.store.create import add_column
-from nf2vec_cli.store.schema import COLUMNS, FILL, LATER, Column
+from nf2vec_cli.store.create import add_column, add_surface
+from nf2vec_cli.store.schema import COLUMNS, FILL, LATER, SURFACE, Column
 
 if TYPE_CHECKING:
     from nf2vec_cli.store.store import Store
@@ -32,3 +32,7 @@ def complete(store: Store) -> None:
             array: Any = store.group[name]
             array.resize((store.slots, *array.shape[1:]))
             array[:] = values
+    if SURFACE not in store.group:
+        add_surface(store.group.store, store.batch)
+        points: Any = store.group[SURFACE]
+        points.resize((store.slots, *points.shape[1:]))

@@ -8,6 +8,8 @@ from enum import IntEnum
 FORMAT = "nf2vec"
 FORMAT_VERSION = 1
 COLUMN_CHUNK = 4096  # rows; a column of chunk 1 takes seconds to read at 20,000 rows
+SURFACE = "surface"  # points of each object's surface, beside its weights
+SURFACE_UNIT = 32767  # of int16: 1 in unit space
 
 
 class Status(IntEnum):

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import later, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
@@ -21,6 +22,8 @@ from nf2vec_cli.store.schema import (
     FORMAT,
     FORMAT_VERSION,
     LATER,
+    SURFACE,
+    SURFACE_UNIT,
     Entry,
     Status,
 )
@@ -168,7 +171,8 @@ class Store:
         }
         # encoded before anything grows: a name that does not fit must change nothing
         encoded = {name: self.encoded(name, values) for name, values in known.items()}
-        for array in (*self._weights.values(), *(self._array(n) for n in COLUMNS if n != "status")):
+        others = [self._array(name) for name in (SURFACE, *COLUMNS) if name != "status"]
+        for array in (*self._weights.values(), *others):
             array.resize((first + count, *array.shape[1:]))
         for name, values in encoded.items():
             self._array(name)[first : first + len(entries)] = values
@@ -189,21 +193,25 @@ class Store:
             part[index - low] = self.encoded(name, values)
             array[low:high] = part
 
-    def commit(self, rows: Iterable[int], weights: Floats, **columns: Any) -> None:
+    def commit(
+        self, rows: Iterable[int], weights: Floats, *, surface: Floats | None = None, **columns: Any
+    ) -> None:
         """Store fields [B, P] with their columns; they count as done when all of it is on the disk.
 
         The weights go first and the status last, each synced, so that a run that is killed at any
-        instant leaves a row either done and whole, or to be done again.
+        instant leaves a row either done and whole, or to be done again. `surface`: points on each
+        object's surface in unit space, [B, SURFACE_POINTS, 3].
         """
         index = np.asarray(list(rows), np.int64)
         stored = encode(
             np.asarray(weights, np.float32), self.init, self.blocks, self.codec, self.bits
         )
+        arrays = dict(stored.arrays)
+        if surface is not None:
+            arrays[SURFACE] = np.rint(surface.reshape(len(index), -1) * SURFACE_UNIT).astype("i2")
         for shard in np.unique(index // self.batch):
             part = np.flatnonzero(index // self.batch == shard)
-            self._write_shard(
-                int(shard), index[part], {k: a[part] for k, a in stored.arrays.items()}
-            )
+            self._write_shard(int(shard), index[part], {k: a[part] for k, a in arrays.items()})
         self.update(index, digest=digests(stored), **columns)
         self.update(index, status=[Status.DONE] * len(index))
 
@@ -232,6 +240,21 @@ class Store:
         except (OSError, ValueError, RuntimeError) as error:
             raise self._damaged("weights", error) from error
 
+    def surface(self, rows: Iterable[int]) -> Floats:
+        """Read points on the objects' surfaces: [B, SURFACE_POINTS, 3] in unit space, float32.
+
+        A row of zeros: none are known, as in stores that were made before they were kept.
+        """
+        index = [int(row) for row in rows]
+        if SURFACE not in self.group or not index:
+            return np.zeros((len(index), SURFACE_POINTS, 3), np.float32)
+        try:
+            points = _rows_of(self._array(SURFACE), index)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._damaged(SURFACE, error) from error
+        scaled: Floats = points.astype(np.float32) / np.float32(SURFACE_UNIT)
+        return scaled.reshape(-1, SURFACE_POINTS, 3)
+
     def record_run(self, kind: str, **facts: Any) -> str:
         """Keep a run's config, summary and versions; returns its name."""
         return runs.record(self.group, kind, **facts)
@@ -253,7 +276,7 @@ class Store:
     def _write_shard(self, shard: int, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
         first = shard * self.batch
         for name, values in arrays.items():
-            array = self._weights[name]
+            array = self._array(name)
             whole = np.zeros((self.batch, array.shape[1]), array.dtype)
             if len(rows) < self.batch:
                 whole[:] = self._kept(array, first)

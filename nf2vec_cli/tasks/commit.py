@@ -74,7 +74,9 @@ class Tally:
         if fitted:
             rows = np.array([item.row for item, _ in fitted])
             weights = np.stack([outcome.theta for _, outcome in fitted])
-            self.store.commit(rows, weights, **_columns([o.columns for _, o in fitted]))
+            surface = np.stack([outcome.surface for _, outcome in fitted])
+            columns = _columns([outcome.columns for _, outcome in fitted])
+            self.store.commit(rows, weights, surface=surface, **columns)
         if failed:
             self._update(failed)
             self.store.fail([item.row for item, _ in failed], [o.reason for _, o in failed])

@@ -66,6 +66,7 @@ class Fitted:
     """A field: theta [P], the store's columns, and each codec's (bytes, error) if asked for."""
 
     theta: Theta
+    surface: Theta  # [S, 3], points on the surface that was fitted
     columns: dict[str, Any]
     study: dict[str, tuple[int, float]] | None = None
 
@@ -238,4 +239,4 @@ def _measured(
             size = codec_size(theta, init, spec.blocks, codec, bits)
             error = error_of(roundtrip(theta, init, spec.blocks, codec, bits))
             study[codec if codec == "exact" else f"{codec} {bits} bit"] = (size, error)
-    return Fitted(theta, columns, study)
+    return Fitted(theta, pool.surface, columns, study)

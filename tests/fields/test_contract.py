@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from nf2vec_cli.config import Preset, Recipe
+from nf2vec_cli.config import SURFACE_POINTS, Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.field import field_of
+from nf2vec_cli.metrics import surface_distance
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.shapes.load import load_shape
 from nf2vec_cli.shapes.unit import into_unit
@@ -26,6 +27,20 @@ def config_of(kind, **settings):
 def pool_of(shapes, kind, config, seed=0):
     shape, _, _ = into_unit(load_shape(shapes / "chair" / "chair.ply", kind))
     return field_of(kind).prepare(shape, config, rng=np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("recipe", list(Recipe))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kept_points_lie_on_the_surface(shapes, kind, recipe):
+    mesh, _, _ = into_unit(load_shape(shapes / "chair" / "chair.ply", "sdf"))
+
+    kept = pool_of(shapes, kind, config_of(kind, recipe=recipe)).surface
+
+    away = surface_distance(kept.astype(float), mesh.vertices, mesh.faces)
+    assert kept.shape == (SURFACE_POINTS, 3)
+    # the faces of a cell that the surface passes through are less than its diagonal away
+    assert away.max() < (3**0.5 * 2 / 32 if kind == "occ" else 1e-6)
+    assert len(np.unique(kept, axis=0)) > 700
 
 
 @pytest.mark.parametrize("recipe", list(Recipe))

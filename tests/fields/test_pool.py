@@ -4,7 +4,7 @@ from nf2vec_cli.fields.pool import Pool, distance_pool, draw_stratified, draw_un
 
 
 def pool_of(distance: np.ndarray) -> Pool:
-    return distance_pool(np.zeros((len(distance), 3)), distance.astype(float))
+    return distance_pool(np.zeros((len(distance), 3)), distance.astype(float), np.zeros((2048, 3)))
 
 
 def distances() -> np.ndarray:

@@ -1,12 +1,15 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import InputError, StoreError
+from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.create import create_store
 from nf2vec_cli.store.schema import COLUMNS, Entry, Status
 from nf2vec_cli.store.store import open_store
@@ -50,6 +53,30 @@ def test_the_pages_table_is_the_schema():
         (name, dtype, bool(text), int(width or 1), meaning)
         for name, dtype, text, width, meaning in rows
     ] == [(c.name, c.dtype, c.text, c.width, c.meaning) for c in COLUMNS.values()]
+
+
+def test_surface_points_come_back(filled, fields):
+    points = np.random.default_rng(0).uniform(-1, 1, (2, SURFACE_POINTS, 3))
+    with_none = filled.surface([0, 3])
+
+    filled.commit([1, 3], fields[[1, 3]], surface=points)
+
+    back = open_store(filled.path).surface([0, 1, 3])
+    assert not with_none.any()
+    assert not back[0].any()
+    assert np.abs(back[1:] - points).max() < 1e-4
+
+
+def test_a_store_without_surface_points_is_read_and_grows(filled, fields):
+    shutil.rmtree(filled.path / "surface")
+
+    store = open_store(filled.path)
+    assert not store.surface([0, 1]).any()
+    grown = open_store(filled.path, mode="a")
+    grown.commit([1], fields[[1]], surface=np.full((1, SURFACE_POINTS, 3), 0.5))
+
+    assert np.allclose(open_store(filled.path).surface([1]), 0.5, atol=1e-4)
+    assert check_store(filled.path).sound
 
 
 def test_only_portable_codecs_are_used(filled):
