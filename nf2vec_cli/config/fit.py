@@ -91,7 +91,7 @@ FAST: dict[Preset, dict[str, Any]] = {
         "points": 2_000,
         "growth": 3.0,
         "pool": 100_000,
-        "muon_rate": 5.5e-3,
+        "muon_rate": 6e-3,
     },
 }
 AUTHORS: dict[str, Any] = {
