@@ -13,14 +13,7 @@ from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.fields.pool import (
-    CLIP,
-    NEAR,
-    NEAR_AUTHORS,
-    Pool,
-    distance_pool,
-    queries,
-)
+from nf2vec_cli.fields.pool import CLIP, NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.inside import signed_distance, tell_inside
 from nf2vec_cli.shapes.load import Shape

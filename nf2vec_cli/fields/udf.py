@@ -11,14 +11,7 @@ from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.fields.pool import (
-    CLIP,
-    NEAR,
-    NEAR_AUTHORS,
-    Pool,
-    distance_pool,
-    queries,
-)
+from nf2vec_cli.fields.pool import CLIP, NEAR, NEAR_AUTHORS, Pool, distance_pool, queries
 from nf2vec_cli.metrics import surface_distance
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
