@@ -26,7 +26,7 @@ class FitConfig(StrictModel):
     steps: PositiveInt = Field(150, description="Optimiser steps for each object.")
     points: PositiveInt = Field(1_250, description="Query points in a step, on the mean.")
     growth: float = Field(
-        1.0, ge=1, le=100, description="Points of the last step over those of the first."
+        1.0, ge=0.01, le=100, description="Points of the last step over those of the first."
     )
     pool: int = Field(50_000, ge=1_000, description="Query points prepared for each object.")
     draw: Literal["stratified", "uniform"] = Field(
@@ -72,7 +72,7 @@ class FitConfig(StrictModel):
 
     @model_validator(mode="after")
     def _pool_feeds_a_step(self) -> FitConfig:
-        most = 2 * self.points * self.growth / (1 + self.growth)
+        most = 2 * self.points * max(self.growth, 1) / (1 + self.growth)
         if most > self.pool:
             raise ValueError(f"points ({most:.0f}) cannot exceed pool ({self.pool})")
         return self
@@ -109,14 +109,14 @@ AUTHORS: dict[str, Any] = {
 
 # what else a kind of field wants, whatever the preset; not tuned at width 512
 FAST_FIELD: dict[str, dict[str, Any]] = {
-    # the cusp at the surface wants large steps of the first and last layer, and many points
+    # the cusp at the surface wants many small steps; noise of the first ones costs alignment most,
+    # so they get the most points
     "udf": {
-        "steps": 250,
-        "points": 2_500,
-        "growth": 1.0,
+        "steps": 400,
+        "points": 1_600,
+        "growth": 0.2,
         "pool": 200_000,
-        "muon_rate": 1e-3,
-        "learning_rate": 1e-3,
+        "muon_rate": 7e-4,
     },
     "occ": {"muon_rate": 2e-3, "focal_alpha": 0.5, "focal_gamma": 1.0},
 }

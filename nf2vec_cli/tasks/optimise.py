@@ -146,7 +146,7 @@ class _Batch:
 
 
 def points_of_steps(config: FitConfig) -> NDArray[np.int64]:  # [steps]
-    """Give the number of points of each step: it grows evenly, and is `points` on the mean."""
+    """Give the number of points of each step: it changes evenly, and is `points` on the mean."""
     first = 2 * config.points / (1 + config.growth)
     counts = np.linspace(first, first * config.growth, config.steps)
     return np.maximum(counts.round().astype(np.int64), 1)

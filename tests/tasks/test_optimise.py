@@ -79,10 +79,12 @@ def test_a_hard_object_holds_up_no_place(mesh):
     assert all(f.steps < 60 for f in found if f.index)
 
 
-def test_the_points_of_a_step_grow_and_keep_their_mean():
+def test_the_points_of_a_step_change_evenly_and_keep_their_mean():
     counts = points_of_steps(FitConfig(points=1000, growth=3, steps=101))
 
     assert (counts[0], counts[50], counts[-1]) == (500, 1000, 1500)
+    fewer = points_of_steps(FitConfig(points=1000, growth=0.25, steps=101))
+    assert (fewer[0], fewer[50], fewer[-1]) == (1600, 1000, 400)
     assert points_of_steps(FitConfig(points=70, steps=3)).tolist() == [70, 70, 70]
 
 
