@@ -39,7 +39,8 @@ def wait_for_fields(child, store, least):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_killed_loses_no_committed_object(run, shapes, tmp_path, quick, how):
     store = tmp_path / "ds.zarr"
-    child = start(shapes, store, quick)
+    # fits that take long enough for the signal to find the run at work, on a busy machine too
+    child = start(shapes, store, quick, "--set", "steps=100", "--set", "points=1000")
     wait_for_fields(child, store, 4)
     child.send_signal(how)
     _, talk = child.communicate(timeout=60)
