@@ -109,8 +109,8 @@ AUTHORS: dict[str, Any] = {
 
 # what else a kind of field wants, whatever the preset; not tuned at width 512
 FAST_FIELD: dict[str, dict[str, Any]] = {
-    # the cusp at the surface wants many small steps; noise of the first ones costs alignment most,
-    # so they get the most points
+    # the cusp at the surface wants many small steps; with most points in the first ones two fits
+    # stay better connected (docs/performance.md)
     "udf": {
         "steps": 400,
         "points": 1_600,
