@@ -5,7 +5,7 @@ import pytest
 
 @pytest.mark.slow
 def test_both_recipes_are_measured_on_the_same_shapes(run, shapes):
-    settings = ["--set", "hidden=32", "--set", "steps=20", "--set", "pool=5000"]
+    settings = ["--set", "hidden=32", "--set", "steps=100", "--set", "pool=5000"]
 
     outcome = run(
         "bench", "fit", shapes / "lamp" / "lamp.ply", "--authors-steps", "1", "--json", *settings
