@@ -22,9 +22,12 @@ from nf2vec_cli.errors import Nf2vecError
 # Each line repeats the first sentence of the command's own help (a test compares them).
 COMMANDS = {
     "fit": "Fit one neural field to each shape in SHAPES, into a store.",
+    "train": "Train an encoder and its decoder on the fields of a store; no shapes are needed.",
+    "encode": "Embed the fields of a store by an encoder; what is embedded already is skipped.",
     "info": "Show what a store holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
+    "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }

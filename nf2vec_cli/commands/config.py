@@ -34,3 +34,17 @@ def fit(
         output.emit(settings_of(FitConfig, values), as_json=True)
     else:
         output.emit(describe(FitConfig, values))
+
+
+@app.command(epilog="Example: nf2vec config train --preset paper > train.toml")
+def train(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec train` as a TOML file for --config."""
+    from nf2vec_cli.config import Preset
+    from nf2vec_cli.config.describe import describe, settings_of
+    from nf2vec_cli.config.train import TrainConfig, train_defaults
+
+    values = train_defaults(Preset(preset or "small"))
+    if json:
+        output.emit(settings_of(TrainConfig, values), as_json=True)
+    else:
+        output.emit(describe(TrainConfig, values))

@@ -42,5 +42,9 @@ WaitOpt = Annotated[
     float | None,
     Option("--wait", min=0, metavar="SECONDS", help="Wait this long for a store that is locked."),
 ]
+SourcesOpt = Annotated[
+    Path | None,
+    Option("--sources", metavar="DIR", help="Where the shapes are now, if they were moved."),
+]
 DryRunOpt = Annotated[bool, Option("--dry-run", help="Print what would be done, and do nothing.")]
 JsonOpt = Annotated[bool, Option("--json", help="Print JSON, one object a line.")]

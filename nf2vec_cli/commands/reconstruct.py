@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JobsOpt, JsonOpt, StoreArg
+from nf2vec_cli.commands.options import JobsOpt, JsonOpt, SourcesOpt, StoreArg
+from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import PartialFailure
 
 EXAMPLE = """
 nf2vec reconstruct ds.zarr --out meshes/
 nf2vec reconstruct scans.zarr --out clouds/ --as cloud --points 100000
+nf2vec reconstruct ds.zarr --out decoded/ --from embeddings
 nf2vec reconstruct ds.zarr --out turned/ --transform rotate=z:90 --transform scale=0.5
 nf2vec reconstruct ds.zarr --out meshes/ --ids chair/armchair --format stl --resolution 256
 """
@@ -54,9 +56,12 @@ TransformOpt = Annotated[
         "rotate=z:90, mirror=x, scale=0.5, scale=1,2,1, shift=0.1,0,0; may be repeated.",
     ),
 ]
-SourcesOpt = Annotated[
-    Path | None,
-    Option("--sources", metavar="DIR", help="Where the shapes are now, if they were moved."),
+FromOpt = Annotated[
+    Origin, Option("--from", help="The fields' own weights, or embeddings and their decoder.")
+]
+EncoderOpt = Annotated[
+    str | None,
+    Option("--encoder", metavar="KEY", help="Whose embeddings; the newest encoder's if not given."),
 ]
 CompareOpt = Annotated[
     bool, Option("--compare/--no-compare", help="Measure the distance to each source.")
@@ -76,6 +81,8 @@ def reconstruct(
     points: PointsOpt = 8192,
     format: FormatOpt = None,
     transform: TransformOpt = None,
+    origin: FromOpt = Origin.weights,
+    encoder: EncoderOpt = None,
     sources: SourcesOpt = None,
     compare: CompareOpt = True,
     sheet: SheetOpt = None,
@@ -114,6 +121,8 @@ def reconstruct(
             sources=sources,
             compare=compare,
             sheet=sheet,
+            origin=origin,
+            encoder=encoder,
             jobs=jobs,
             progress=open_progress(json=json),
         ):

@@ -20,3 +20,10 @@ class Recipe(StrEnum):
 
     fast = "fast"
     paper = "paper"
+
+
+class Origin(StrEnum):
+    """What a field is read from: its own weights, or its embedding and a decoder."""
+
+    weights = "weights"
+    embeddings = "embeddings"

@@ -32,3 +32,13 @@ def open_device(name: str) -> torch.device:
             )
             raise DeviceError(f"device {name!r} is not available: {reason}", hint="`--device cpu`")
     return device
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Tell whether products run in bfloat16; "auto": on a GPU that has it.
+
+    Not on a CPU unless it is asked for: many have no bfloat16 units, and are slower with it.
+    """
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"

@@ -61,6 +61,17 @@ def split_theta(theta: Tensor, spec: NetworkSpec) -> tuple[list[Tensor], list[Te
     return weights, biases
 
 
+def weight_rows(theta: Tensor, spec: NetworkSpec) -> Tensor:  # [B, P] -> [B, R, H]
+    """Stack the hidden matrices and their biases as rows, R = (layers - 1)(H + 1) (paper, III-B).
+
+    As the authors' code does it: a row is one neuron's incoming weights, each matrix is followed
+    by its bias, and the first and the last layer are left out.
+    """
+    first = spec.hidden * (spec.inputs + 1)
+    count = (spec.layers - 1) * (spec.hidden + 1)
+    return theta[:, first : first + count * spec.hidden].view(len(theta), count, spec.hidden)
+
+
 def siren_init(spec: NetworkSpec, *, seed: int) -> Tensor:
     """Draw the shared start of all fields of a store: theta [P], float32.
 

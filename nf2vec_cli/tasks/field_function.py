@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,17 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.models.transform import Affine, transform_fields
 
 Floats = NDArray[np.float32]
+
+
+class Askable(Protocol):
+    """A field that can be asked at points, from weights or from an embedding."""
+
+    @property
+    def reach(self) -> float: ...
+
+    def values(self, coords: Floats) -> Floats: ...
+
+    def slopes(self, coords: Floats) -> tuple[Floats, Floats]: ...
 
 
 class FieldFunction:

@@ -18,7 +18,7 @@ from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.shapes.load import Shape
 from nf2vec_cli.shapes.sample import surface_points
 from nf2vec_cli.shapes.voxels import Voxels, shell_of_points
-from nf2vec_cli.tasks.field_function import FieldFunction
+from nf2vec_cli.tasks.field_function import Askable
 
 BLOCK = 1 << 18  # cells whose values are asked for at once
 KEPT = 0.02  # distance, by the field, up to which a point is on the surface (the authors')
@@ -44,7 +44,7 @@ class Built:
 
 
 def build(
-    field: FieldFunction, kind: str, form: Form, *, resolution: int, points: int, seed: int = 0
+    field: Askable, kind: str, form: Form, *, resolution: int, points: int, seed: int = 0
 ) -> Built:
     """Turn a field into a shape.
 
@@ -73,7 +73,7 @@ def build(
     return Built(Cloud(drawn, None, ()), surface.evaluated)
 
 
-def _surface(field: FieldFunction, kind: str, resolution: int) -> Surface | Shell:
+def _surface(field: Askable, kind: str, resolution: int) -> Surface | Shell:
     if kind == "udf":
         return shell_surface(field.values, field.slopes, resolution, reach=field.reach)
     if kind == "occ":
@@ -81,7 +81,7 @@ def _surface(field: FieldFunction, kind: str, resolution: int) -> Surface | Shel
     return zero_surface(field.values, resolution, reach=field.reach)
 
 
-def _voxels(field: FieldFunction, kind: str, cells: int, points: int, seed: int) -> Voxels:
+def _voxels(field: Askable, kind: str, cells: int, points: int, seed: int) -> Voxels:
     if kind == "udf":
         # enough points that no cell of the surface is missed
         cloud = build(

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nf2vec_cli.config import Origin
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.errors import StoreError, UsageFault
-from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.transform import Affine, parse_transform
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS
-from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.tasks.open_fields import Fields, open_fields
 from nf2vec_cli.tasks.rebuild import NATURAL, Form
 from nf2vec_cli.tasks.reconstruct_object import Chore, Rebuilt, Wanted, pictured, rebuild
 from nf2vec_cli.tasks.sheet import Tile, write_sheet
+from nf2vec_cli.tasks.sources import inside, roots_of
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 MESH_RESOLUTION = 128
@@ -36,6 +37,8 @@ def reconstruct(
     sources: Path | None = None,
     compare: bool = True,
     sheet: Path | None = None,
+    origin: Origin = Origin.weights,
+    encoder: str | None = None,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Rebuilt]:
@@ -49,21 +52,24 @@ def reconstruct(
         sources: folder that holds the sources; None: where they were when they were fitted.
         compare: measure the distance to the source where it is there, with its content unchanged.
         sheet: PNG file for pictures of the worst, source beside result.
+        origin: what the fields are read from: their own weights, or embeddings and a decoder.
+        encoder: whose embeddings, as `open_encoder` takes it; None: the newest.
         jobs: worker processes; 0 for one a core.
         progress: told about each object.
 
     Raises:
-        StoreError: an id is unknown, or not fitted.
-        UsageFault: the file type does not fit what is to be made.
+        StoreError: an id is unknown, not fitted, or has no embedding.
+        UsageFault: the file type does not fit what is to be made, or an embedding is to be moved.
     """
     progress = progress or Silent()
     store = open_store(path)
-    rows = store.find(ids) if ids else store.rows(Status.DONE)
-    _all_fitted(store, rows)
     wanted = _completed(wanted or Wanted(), store.field)
+    fields = open_fields(store, origin, encoder=encoder, move=wanted.move)
+    rows = store.find(ids) if ids else fields.rows
+    fields.require(rows)
     out.mkdir(parents=True, exist_ok=True)
-    roots = () if not compare else (sources,) if sources else _roots(store)
-    chores = _chores(store, rows, out, wanted, roots)
+    roots = () if not compare else (sources,) if sources else roots_of(store)
+    chores = _chores(store, rows, out, wanted, roots, fields)
     workers = max(1, min(jobs or available_cores(), len(rows)))
     names, done = store.column("id"), []
     with progress:
@@ -76,7 +82,8 @@ def reconstruct(
             yield done[-1]
         if sheet is not None:
             worst = sorted(done, key=_goodness)[:PICTURED]
-            again = _chores(store, store.find([r.id for r in worst]), out, wanted, roots)
+            picked = store.find([r.id for r in worst])
+            again = _chores(store, picked, out, wanted, roots, fields)
             progress.start(len(worst), "pictures")
             pictures = spread(pictured, again, workers=workers)
             tiles = []
@@ -107,36 +114,17 @@ def _completed(wanted: Wanted, kind: str) -> Wanted:
     return replace(wanted, form=form, suffix=suffix)
 
 
-def _all_fitted(store: Store, rows: NDArray[np.int64]) -> None:
-    status = store.column("status")
-    missing = [row for row in rows if status[row] != Status.DONE]
-    if missing:
-        name = store.column("id")[missing[0]]
-        raise StoreError(
-            f"{name!r} has no field: it is {Status(int(status[missing[0]])).name.lower()}",
-            hint=f"`nf2vec info {store.path} --failed` lists what failed, with the reason",
-        )
-    if not len(rows):
-        raise StoreError(
-            f"{store.path} holds no fitted field",
-            hint=f"run `nf2vec fit SHAPES --field {store.field} --store {store.path}` first",
-        )
-
-
-def _roots(store: Store) -> tuple[Path, ...]:
-    """Folders that past runs read from, the latest first."""
-    found = [
-        root for run in reversed(store.runs()) for root in run.get("summary", {}).get("roots", ())
-    ]
-    return tuple(Path(root) for root in dict.fromkeys(found))
-
-
 def _chores(
-    store: Store, rows: NDArray[np.int64], out: Path, wanted: Wanted, roots: Sequence[Path]
+    store: Store,
+    rows: NDArray[np.int64],
+    out: Path,
+    wanted: Wanted,
+    roots: Sequence[Path],
+    fields: Fields,
 ) -> Iterator[Chore]:
     names = ("id", "source", "transform", "hash", "copy", "seed", "cells")
     column: dict[str, Any] = {name: store.column(name) for name in names}
-    spec, config = NetworkSpec(**store.network), FitConfig.model_validate(store.config)
+    config = FitConfig.model_validate(store.config)
     form = wanted.form
     assert form is not None  # _completed sees to it
     for row in rows:
@@ -144,8 +132,7 @@ def _chores(
         natural = fitted_cells if form is Form.voxels else MESH_RESOLUTION
         yield Chore(
             id=column["id"][row],
-            theta=store.weights([row])[0],
-            spec=spec,
+            field=fields.at(int(row)),
             kind=store.field,
             transform=column["transform"][row],
             copy=(int(column["copy"][row]), int(column["seed"][row])),
@@ -157,21 +144,6 @@ def _chores(
             config=config,
             wanted=wanted,
         )
-
-
-def inside(folder: Path, name: str) -> Path:
-    """Join a name from a store to a folder; it must stay in there.
-
-    Raises:
-        StoreError: the name is absolute or climbs out.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
-        raise StoreError(f"{name!r} in the store is no path inside a folder")
-    joined = folder.joinpath(*parts)
-    if not joined.resolve().is_relative_to(folder.resolve()):
-        raise StoreError(f"{name!r} leads out of {folder} by a link")
-    return joined
 
 
 def _goodness(result: Rebuilt) -> float:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.transform import Affine
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
@@ -18,7 +17,7 @@ from nf2vec_cli.shapes.discover import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import onto_unit
 from nf2vec_cli.shapes.write import write_shape
-from nf2vec_cli.tasks.field_function import FieldFunction
+from nf2vec_cli.tasks.field_function import Askable
 from nf2vec_cli.tasks.fit_object import copied
 from nf2vec_cli.tasks.rebuild import Built, Form, build, same_form
 from nf2vec_cli.tasks.score import Quality, compare
@@ -67,8 +66,7 @@ class Chore:
     """One object to rebuild, with all that a worker needs for it."""
 
     id: str
-    theta: NDArray[np.float32]
-    spec: NetworkSpec
+    field: Askable
     kind: str
     transform: NDArray[np.float64]
     copy: tuple[int, int]  # number and seed of an augmented copy
@@ -84,12 +82,13 @@ class Chore:
 def rebuild(chore: Chore) -> Rebuilt:
     """Make one object's file, and compare it with its source."""
     built = _built(chore)
-    count = _count(built.shape)
+    count = count_of(built.shape)
     if not count:
         problem = f"nothing of the field is left to make a {chore.form} of"
         return Rebuilt(chore.id, None, evaluated=built.evaluated, problem=problem)
     centre, scale = chore.transform[:3], float(chore.transform[3])
-    write_shape(_placed(built.shape, chore.wanted.move, _frame(chore), centre, scale), chore.file)
+    move = chore.wanted.move
+    write_shape(placed(built.shape, move, frame_of(move, chore.kind), centre, scale), chore.file)
     source = _source(chore)
     quality = Quality()
     if source is not None:
@@ -120,9 +119,8 @@ def pictured(chore: Chore) -> tuple[NDArray[np.uint8], ...]:
 
 
 def _built(chore: Chore) -> Built:
-    field = FieldFunction(chore.theta, chore.spec, chore.kind, _frame(chore))
     return build(
-        field,
+        chore.field,
         chore.kind,
         chore.form,
         resolution=chore.resolution,
@@ -131,18 +129,17 @@ def _built(chore: Chore) -> Built:
     )
 
 
-def _frame(chore: Chore) -> Affine | None:
-    """Give the move of the field, with what it takes to stay within [-1, 1]^3."""
-    move = chore.wanted.move
+def frame_of(move: Affine | None, kind: str) -> Affine | None:
+    """Give the move of a field, with what it takes to stay within [-1, 1]^3."""
     if move is None:
         return None
     reach = move.stretches[0]
-    if chore.kind == "occ":  # fills the cube, not only the sphere
+    if kind == "occ":  # fills the cube, not only the sphere
         reach = np.abs(move.linear).sum(axis=1).max()
     return Affine(move.linear / reach, np.zeros(3))
 
 
-def _placed(
+def placed(
     shape: Shape,
     move: Affine | None,
     frame: Affine | None,
@@ -160,7 +157,7 @@ def _placed(
     return replace(shape, origin=centre - scale, pitch=2 * scale / len(shape.grid))
 
 
-def _count(shape: Shape) -> int:
+def count_of(shape: Shape) -> int:
     if isinstance(shape, Mesh):
         return len(shape.faces)
     return len(shape.points) if isinstance(shape, Cloud) else int(shape.grid.sum())

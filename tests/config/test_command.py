@@ -4,6 +4,7 @@ import json
 import tomllib
 
 from nf2vec_cli.config.fit import FitConfig, Preset, Recipe, fit_defaults
+from nf2vec_cli.config.train import TrainConfig, train_defaults
 
 
 def test_it_prints_a_file_that_config_takes(run):
@@ -19,3 +20,18 @@ def test_json_is_one_setting_a_line(run):
 
     rows = [json.loads(line) for line in printed.stdout.splitlines()]
     assert {row["key"]: row["value"] for row in rows} == FitConfig().model_dump(mode="json")
+
+
+def test_train_prints_a_file_that_its_config_takes(run):
+    printed = run("config", "train", "--preset", "paper")
+
+    made = TrainConfig.model_validate(tomllib.loads(printed.stdout))
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    assert made == TrainConfig.model_validate(train_defaults(Preset.paper))
+
+
+def test_an_embedding_without_room_beside_its_components_is_refused(run, tmp_path):
+    outcome = run("train", tmp_path / "ds.zarr", "--set", "embedding=192")
+
+    assert outcome.exit_code == 3
+    assert "192 components" in outcome.stderr

@@ -1,7 +1,7 @@
 import pytest
 
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.tasks.reconstruct import inside
+from nf2vec_cli.tasks.sources import inside
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", "a\0b"])

@@ -1,0 +1,51 @@
+"""`nf2vec encode`: embeddings of a store's fields, from their weights alone."""
+
+from typing import Annotated
+
+from typer import Option
+
+from nf2vec_cli import output
+from nf2vec_cli.commands.options import DeviceOpt, JsonOpt, StoreArg, WaitOpt
+from nf2vec_cli.errors import PartialFailure
+
+EXAMPLE = """
+nf2vec encode ds.zarr
+nf2vec encode new.zarr --encoder ds.zarr
+"""
+
+EncoderOpt = Annotated[
+    str | None,
+    Option(
+        "--encoder",
+        metavar="KEY|STORE",
+        help="Encoder of this store, or the newest of another; the newest here if not given.",
+    ),
+]
+
+
+def encode(
+    store: StoreArg,
+    encoder: EncoderOpt = None,
+    device: DeviceOpt = "auto",
+    force: Annotated[bool, Option("--force", help="Embed again what has an embedding.")] = False,
+    wait: WaitOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Embed the fields of a store by an encoder; what is embedded already is skipped."""
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.tasks.encode import encode_store
+
+    result = encode_store(
+        store,
+        encoder=encoder,
+        device=device,
+        force=force,
+        wait=wait,
+        progress=open_progress(json=json),
+    )
+    output.emit(result, as_json=json)
+    if result.failed:
+        raise PartialFailure(
+            f"{result.failed} fields are not aligned with the init, {result.strangers[0]!r} first",
+            hint="fit their shapes again from the store's own init",
+        )

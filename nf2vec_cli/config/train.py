@@ -1,0 +1,88 @@
+"""How an encoder and its decoder are trained. Saved with the encoder."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from nf2vec_cli.config import Preset
+from nf2vec_cli.config.strict import StrictModel
+
+
+class TrainConfig(StrictModel):
+    """How an encoder and its decoder are trained together. The defaults: preset small."""
+
+    preset: Preset = Field(Preset.small, description="Sizes that the settings below start from.")
+
+    encoder_arch: Literal["aligned", "paper"] = Field(
+        "aligned",
+        description="aligned: main directions of the differences from the init; paper: rows.",
+    )
+    embedding: PositiveInt = Field(256, description="Numbers in an embedding (E).")
+    components: PositiveInt = Field(
+        192, description="Directions that are kept, as the first numbers of it (aligned)."
+    )
+    widths: tuple[PositiveInt, ...] = Field(
+        (128, 128, 256, 256), description="Units of the layers that each row goes through (paper)."
+    )
+    tail: PositiveInt = Field(512, description="Units that learn the rest of it (aligned).")
+    hidden: PositiveInt = Field(128, description="Units in each layer of the decoder.")
+    octaves: PositiveInt = Field(10, description="Octaves of the decoder's coordinate coding.")
+
+    supervise: Literal["field", "samples"] = Field(
+        "field", description="Targets: values of the stored fields, or measured on the sources."
+    )
+    points: PositiveInt = Field(512, description="Query points of an object in a step.")
+    batch: int = Field(32, ge=2, description="Objects in a step.")
+    steps: PositiveInt = Field(3_000, description="Steps at most.")
+    learning_rate: PositiveFloat = Field(1e-3, description="AdamW's largest step size.")
+    weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay.")
+    schedule: Literal["onecycle", "constant"] = Field("onecycle", description="Step size.")
+    clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0: any.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Components left out at random (aligned).")
+    noise: float = Field(
+        0.0, ge=0, description="Noise on components while training, in their spread (aligned)."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of products; auto: bfloat16 where the device is faster with it."
+    )
+    validate_every: PositiveInt = Field(250, description="Steps between two looks at val.")
+    patience: NonNegativeInt = Field(
+        0, description="Looks without a better one after which training ends; 0: never."
+    )
+    checkpoint_every: PositiveInt = Field(250, description="Steps between two checkpoints.")
+    seed: NonNegativeInt = Field(0, description="Seed of all randomness.")
+
+    @model_validator(mode="after")
+    def _room_to_learn(self) -> TrainConfig:
+        if self.encoder_arch == "aligned" and self.embedding <= self.components:
+            raise ValueError(
+                f"embedding {self.embedding} has no room beside {self.components} components"
+            )
+        return self
+
+
+PRESETS: dict[Preset, dict[str, Any]] = {
+    Preset.small: {},
+    # the authors' sizes and settings (their epochs: 300 of 100,000 shapes)
+    Preset.paper: {
+        "encoder_arch": "paper",
+        "embedding": 1024,
+        "widths": (512, 512, 1024, 1024),
+        "hidden": 512,
+        "batch": 16,
+        "points": 10_000,
+        "learning_rate": 1e-4,
+        "schedule": "constant",
+        "clip": 0.0,
+        "steps": 1_875_000,
+        "validate_every": 6_250,
+        "checkpoint_every": 6_250,
+    },
+}
+
+
+def train_defaults(preset: Preset) -> dict[str, Any]:
+    """Give the settings of a preset that differ from TrainConfig's."""
+    return {"preset": preset, **PRESETS[preset]}

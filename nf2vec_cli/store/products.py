@@ -1,0 +1,148 @@
+"""What training leaves in a store: encoders, checkpoints and embeddings, each under its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
+from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.store import Rows, Store
+
+ENCODERS, CHECKPOINTS, EMBEDDINGS = "encoders", "checkpoints", "embeddings"
+STATE = "state"
+CHUNK = 8 << 20  # bytes of a chunk of a state
+DIGEST = 16  # bytes of a field's digest
+
+
+def save_state(
+    store: Store, place: str, key: str, state: Mapping[str, NDArray[Any]], **facts: Any
+) -> None:
+    """Keep named arrays and facts as a group.
+
+    The arrays are one array of bytes in the safetensors format: a checkpoint is written often, and
+    a hundred small arrays would take seconds. The group's attributes come last, so half a group is
+    none.
+    """
+    made = store.group.require_group(place).create_group(key, overwrite=True)
+    blob = np.frombuffer(save({name: np.ascontiguousarray(a) for name, a in state.items()}), "u1")
+    array = made.create_array(
+        STATE,
+        shape=blob.shape,
+        dtype="uint8",
+        chunks=(min(len(blob), CHUNK),),
+        compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
+        filters=(),
+    )
+    array[...] = blob
+    made.update_attributes({**facts, "complete": True})
+
+
+def load_state(store: Store, place: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what `save_state` kept: arrays by name, and the facts.
+
+    Raises:
+        StoreError: it is not there, or damaged.
+    """
+    try:
+        group = store.group[f"{place}/{key}"]
+        if not isinstance(group, zarr.Group) or not group.attrs.get("complete"):
+            raise KeyError(key)
+        arrays = load(np.asarray(group[STATE][...]).tobytes())  # type: ignore[index]
+    except KeyError as error:
+        raise StoreError(f"{store.path} has no {place.removesuffix('s')} {key!r}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise StoreError(
+            f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
+            hint=f"`nf2vec train {store.path} --force` trains from the start",
+        ) from error
+    return arrays, dict(group.attrs)
+
+
+def keys(store: Store, place: str) -> list[str]:
+    """List what is kept whole, the oldest first."""
+    folder = store.path / place
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    whole = []
+    for name in names:
+        made = store.group.get(f"{place}/{name}")
+        if isinstance(made, zarr.Group) and made.attrs.get("complete"):
+            whole.append((str(made.attrs.get("ended", "")), name))
+    return [name for _, name in sorted(whole)]
+
+
+def remove(store: Store, place: str, key: str) -> None:
+    """Forget a group."""
+    group = store.group.get(place)
+    if isinstance(group, zarr.Group) and key in group:
+        del group[key]
+
+
+class Embeddings:
+    """Embeddings of a store's objects by one encoder: values [N, E], and what each was made of."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store, self.key = store, key
+        group = store.group.get(f"{EMBEDDINGS}/{key}")
+        if not isinstance(group, zarr.Group) or "values" not in group or "digest" not in group:
+            raise StoreError(
+                f"{store.path} has no embeddings {key!r}",
+                hint=f"run `nf2vec encode {store.path}` first",
+            )
+        self._values: Any = group["values"]
+        self._digest: Any = group["digest"]
+
+    @classmethod
+    def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
+        """Open the embeddings of an encoder, with a slot for each row."""
+        group = store.group.require_group(f"{EMBEDDINGS}/{key}")
+        for name, width, dtype in (("values", size, "float32"), ("digest", DIGEST, "uint8")):
+            if name not in group:
+                group.create_array(
+                    name,
+                    shape=(0, width),
+                    dtype=dtype,
+                    chunks=(max(store.batch, 64), width),
+                    compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
+                    filters=(),
+                    fill_value=0,
+                )
+        opened = cls(store, key)
+        for array in (opened._values, opened._digest):
+            if array.shape[0] < store.slots:
+                array.resize((store.slots, array.shape[1]))
+        return opened
+
+    def current(self) -> Rows:
+        """List the rows whose embedding is of the field that the store holds now."""
+        done = self.store.rows(Status.DONE)
+        held = np.zeros((self.store.slots, DIGEST), np.uint8)
+        kept = np.asarray(self._digest[: self.store.slots])
+        held[: len(kept)] = kept
+        wanted = self.store.column("digest")
+        found: Rows = done[(held[done] == wanted[done]).all(1)]
+        return found
+
+    def write(self, rows: Iterable[int], values: Floats) -> None:
+        """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""
+        index = np.asarray(list(rows), np.int64)
+        digest = self.store.column("digest")[index]
+        for array, part in ((self._values, values), (self._digest, digest)):
+            low, high = int(index.min()), int(index.max()) + 1
+            whole = np.asarray(array[low:high])
+            whole[index - low] = part
+            array[low:high] = whole
+
+    def read(self, rows: Iterable[int]) -> Floats:
+        """Read embeddings [B, E] of rows that are current."""
+        index = np.asarray(list(rows), np.int64)
+        found: Floats = np.asarray(self._values[:])[index]
+        return found

@@ -1,0 +1,156 @@
+"""Turn stored fields into embeddings: plan, do, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nf2vec_cli.core.device import open_device
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.models.autoencoder import AutoEncoder
+from nf2vec_cli.models.encoder import RowsEncoder
+from nf2vec_cli.models.network import weight_rows
+from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.products import Embeddings
+from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder
+
+ALIGNED = 0.5  # correlation of hidden weights with the init below which a field came from elsewhere
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What `encode` did. strangers: ids of fields that are not aligned with the init."""
+
+    encoder: str
+    encoded: int
+    skipped: int
+    failed: int
+    strangers: tuple[str, ...] = ()
+
+
+def encode_store(
+    path: Path,
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    force: bool = False,
+    wait: float | None = None,
+    progress: Progress | None = None,
+) -> EncodeResult:
+    """Embed the fields that have no embedding yet, or whose weights have changed since.
+
+    Shards are read while the one before is being embedded. A shard is always computed whole, so an
+    embedding is the same bits whichever objects are asked for.
+
+    Args:
+        path: the store.
+        encoder: as `open_encoder` takes it. One from elsewhere is copied into the store.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+        force: embed all again.
+        wait: seconds to wait for another run's lock.
+        progress: told about each object.
+
+    Raises:
+        StoreError: no encoder fits, or nothing is fitted.
+        InputError: a file is no encoder.
+    """
+    target = open_device(device)
+    with store_lock(path, wait=wait), progress or Silent() as teller:
+        store = open_store(path, mode="a")
+        done = store.rows(Status.DONE)
+        if not len(done):
+            raise StoreError(
+                f"{path} holds no fitted field",
+                hint=f"run `nf2vec fit SHAPES --field {store.field} --store {path}` first",
+            )
+        trained = open_encoder(store, encoder)
+        keep_encoder(store, trained)
+        size = trained.module.decoder.embedding
+        kept = Embeddings.open_or_make(store, trained.key, size)
+        todo = done if force else np.setdiff1d(done, kept.current())
+        embed = embedder(trained.module, target)
+        teller.start(len(todo), "encode")
+        strangers: list[int] = []
+        for rows, theta in _shards(store, todo):
+            sound = _aligned(theta, store, trained.module)
+            z = embed(torch.from_numpy(theta)).numpy()
+            wanted = np.isin(rows, todo)
+            good = wanted & sound & np.isfinite(z).all(1)
+            strangers += rows[wanted & ~good].tolist()
+            if good.any():
+                kept.write(rows[good], z[good])
+            teller.advance(int(wanted.sum()))
+    names = store.column("id")
+    return EncodeResult(
+        trained.key,
+        len(todo) - len(strangers),
+        len(done) - len(todo),
+        len(strangers),
+        tuple(names[row] for row in strangers),
+    )
+
+
+def embedder(module: AutoEncoder, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Give the function from weights [B, P] to embeddings [B, E], both on the CPU."""
+    encoder = module.encoder.to(device).eval()
+    if not isinstance(encoder, RowsEncoder):
+
+        @torch.inference_mode()
+        def straight(theta: Tensor) -> Tensor:
+            found: Tensor = encoder(theta.to(device)).cpu()
+            return found
+
+        return straight
+    rows, spec = encoder.folded(), encoder.spec
+
+    @torch.inference_mode()
+    def one_by_one(theta: Tensor) -> Tensor:
+        # an object's rows are a batch of their own, and their activations stay in the cache
+        each = [rows(weight_rows(one[None].to(device), spec)[0]).amax(0) for one in theta]
+        return torch.stack(each).cpu()
+
+    return one_by_one
+
+
+def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:
+    """Yield each shard that has something to do, whole, while the next is being read."""
+    status = store.column("status")
+
+    def read(shard: int) -> tuple[Rows, Floats]:
+        rows = np.arange(shard * store.batch, (shard + 1) * store.batch)
+        theta = np.broadcast_to(store.init, (len(rows), len(store.init))).copy()
+        there = rows[status[rows] == Status.DONE]
+        theta[there - rows[0]] = store.weights(there)
+        return rows, theta
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = None
+        for shard in np.unique(todo // store.batch):
+            current, ahead = ahead, reader.submit(read, int(shard))
+            if current is not None:
+                yield current.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _aligned(theta: Floats, store: Store, module: AutoEncoder) -> NDArray[np.bool_]:
+    """Tell which fields are finite and correlate with the init in their hidden weights."""
+    spec = module.encoder.spec
+    hidden = weight_rows(torch.from_numpy(theta), spec).flatten(1)
+    start = weight_rows(torch.from_numpy(store.init)[None], spec).flatten()
+    centred = hidden - hidden.mean(1, keepdim=True)
+    start = start - start.mean()
+    correlation = (centred @ start) / (centred.norm(dim=1) * start.norm())
+    found: NDArray[np.bool_] = (correlation > ALIGNED).numpy()
+    return found

@@ -1,0 +1,31 @@
+"""Where the sources of a store's objects are now."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.store import Store
+
+
+def roots_of(store: Store) -> tuple[Path, ...]:
+    """Folders that past runs read from, the latest first."""
+    found = [
+        root for run in reversed(store.runs()) for root in run.get("summary", {}).get("roots", ())
+    ]
+    return tuple(Path(root) for root in dict.fromkeys(found))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Join a name from a store to a folder; it must stay in there.
+
+    Raises:
+        StoreError: the name is absolute or climbs out.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+        raise StoreError(f"{name!r} in the store is no path inside a folder")
+    joined = folder.joinpath(*parts)
+    if not joined.resolve().is_relative_to(folder.resolve()):
+        raise StoreError(f"{name!r} leads out of {folder} by a link")
+    return joined
