@@ -1,12 +1,13 @@
 """`nf2vec bench`: speed and quality on this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JsonOpt, SetOpt, StoreArg
+from nf2vec_cli.commands.options import JobsOpt, JsonOpt, SetOpt, StoreArg
 from nf2vec_cli.config import Preset
 from nf2vec_cli.fields import FieldName
 
@@ -85,3 +86,75 @@ def read(
     from nf2vec_cli.tasks.bench_read import bench_read
 
     output.emit(bench_read(store, objects=objects), as_json=json)
+
+
+@app.command(epilog="Example: nf2vec bench alignment examples/shapes --refits 3 --out study.png")
+def alignment(
+    shapes: ShapesArg,
+    refits: Annotated[
+        int, Option("--refits", min=2, help="Fits of each shape from the shared init.")
+    ] = 3,
+    field: BenchFieldOpt = FieldName.sdf,
+    encoder: Annotated[
+        str | None,
+        Option(
+            "--encoder",
+            metavar="ENCODER",
+            help="Compare embeddings: encoder that ships, store (its newest) or .safetensors file. "
+            "If not given, the one that ships for these fields, else the weights.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Option("--out", metavar="PNG", help="Picture: distance matrix, and loss on the lines."),
+    ] = None,
+    settings: SetOpt = None,
+    jobs: JobsOpt = 0,
+    json: JsonOpt = False,
+) -> None:
+    """Measure whether fits can be repeated, and whether two are linearly connected.
+
+    Each shape is fitted several times from one init, with other query points, and once from
+    another init. Told are the distances within and between shapes, the loss barrier on the straight
+    line between two fits of a shape, and the same with the neurons of different inits matched
+    (paper, section VIII). --json prints the whole distance matrix and every line too.
+    """
+    from nf2vec_cli.commands.settings import fit_settings
+    from nf2vec_cli.config import Recipe
+    from nf2vec_cli.config.fit import FitConfig, fit_defaults
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.shapes.discover import discover
+    from nf2vec_cli.shapes.load import READABLE
+    from nf2vec_cli.tasks.bench_alignment import bench_alignment
+    from nf2vec_cli.tasks.plot_alignment import draw_alignment
+
+    config = fit_settings(field, None, None, {}, None, settings)
+    study = bench_alignment(
+        discover(shapes, suffixes=READABLE[field]),
+        config or FitConfig(**fit_defaults(Preset.small, Recipe.fast, field)),
+        field=field,
+        refits=refits,
+        encoder=encoder,
+        jobs=jobs,
+        progress=open_progress(json=json),
+    )
+    output.emit(study if json else study.summary, as_json=json)
+    if out:
+        draw_alignment(study, out)
+
+
+@app.command(epilog="Example: nf2vec bench embeddings ds.zarr")
+def embeddings(
+    store: StoreArg,
+    encoder: Annotated[
+        list[str] | None, Option("--encoder", metavar="KEY", help="Encoder; may be repeated.")
+    ] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Tell what embeddings say of an object's class, beside principal components of the weights.
+
+    Logistic regression and nearest neighbours from split train to val and test, in percent.
+    """
+    from nf2vec_cli.tasks.bench_embedding import bench_embeddings
+
+    output.emit(bench_embeddings(store, encoders=encoder or ()), as_json=json)

@@ -108,7 +108,7 @@ class _Batch:
         self.coords[place] = torch.from_numpy(pool.coords)
         self.values[place] = torch.from_numpy(pool.values)
         self.targets[place] = self.field.labels(self.values[place])
-        for step, chosen in enumerate(_draw(pool, seed, self.counts, self.config)):
+        for step, chosen in enumerate(draw_points(pool, seed, self.counts, self.config)):
             self.draws[step, place, : len(chosen)] = torch.from_numpy(chosen)
         if self.config.target_error:
             near = np.flatnonzero(pool.near)
@@ -152,9 +152,10 @@ def points_of_steps(config: FitConfig) -> NDArray[np.int64]:  # [steps]
     return np.maximum(counts.round().astype(np.int64), 1)
 
 
-def _draw(
+def draw_points(
     pool: Pool, seed: int, counts: NDArray[np.int64], config: FitConfig
 ) -> list[NDArray[np.int64]]:
+    """Choose the points of steps of so many, in the way that the configuration names."""
     draw = draw_uniform if config.draw == "uniform" else draw_stratified
     return draw(pool, counts, rng=np.random.default_rng([seed, 1]))
 
