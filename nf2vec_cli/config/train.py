@@ -35,14 +35,14 @@ class TrainConfig(StrictModel):
     )
     points: PositiveInt = Field(512, description="Query points of an object in a step.")
     batch: int = Field(32, ge=2, description="Objects in a step.")
-    steps: PositiveInt = Field(3_000, description="Steps at most.")
+    steps: PositiveInt = Field(1_000, description="Steps at most.")
     learning_rate: PositiveFloat = Field(1e-3, description="AdamW's largest step size.")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay.")
     schedule: Literal["onecycle", "constant"] = Field("onecycle", description="Step size.")
     clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0: any.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Components left out at random (aligned).")
     noise: float = Field(
-        0.0, ge=0, description="Noise on components while training, in their spread (aligned)."
+        0.3, ge=0, description="Noise on components while training, in their spread (aligned)."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of products; auto: bfloat16 where the device is faster with it."
