@@ -79,11 +79,28 @@ def keys(store: Store, place: str) -> list[str]:
     return [name for _, name in sorted(whole)]
 
 
-def remove(store: Store, place: str, key: str) -> None:
-    """Forget a group."""
-    group = store.group.get(place)
-    if isinstance(group, zarr.Group) and key in group:
-        del group[key]
+def save_checkpoint(
+    store: Store, key: str, state: Mapping[str, NDArray[Any]], *, step: int, **facts: Any
+) -> None:
+    """Keep a run's state, and forget its earlier ones when it is there: a kill leaves one whole."""
+    name = f"{key}-{step}"
+    save_state(store, CHECKPOINTS, name, state, step=step, **facts)
+    remove_checkpoints(store, key, but=name)
+
+
+def newest_checkpoint(store: Store, key: str) -> str | None:
+    """Name the state that a run got furthest in, to `load_state` from `CHECKPOINTS`."""
+    found = [name for name in keys(store, CHECKPOINTS) if name.startswith(f"{key}-")]
+    return max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
+
+
+def remove_checkpoints(store: Store, key: str, *, but: str = "") -> None:
+    """Forget a run's states, whole or half written."""
+    group = store.group.get(CHECKPOINTS)
+    if isinstance(group, zarr.Group):
+        for name in list(group.group_keys()):
+            if name.startswith(f"{key}-") and name != but:
+                del group[name]
 
 
 class Embeddings:

@@ -28,7 +28,9 @@ from nf2vec_cli.store.products import (
     ENCODERS,
     keys,
     load_state,
-    remove,
+    newest_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
     save_state,
 )
 from nf2vec_cli.store.schema import Status
@@ -154,7 +156,7 @@ def train_encoder(
                 ended=datetime.now(UTC).isoformat(),
                 versions=versions(target),
             )
-            remove(store, CHECKPOINTS, key)
+            remove_checkpoints(store, key)
         trained = open_encoder(store, key)
         if out is not None:
             write_encoder(trained, out)
@@ -169,14 +171,16 @@ def _trained(
     store, config = study.store, study.config
     loop = Loop(study.module, config, loss_of=study.loss, look=study.look, by="error")
     study.ask_from(sources, progress)
-    if key in keys(store, CHECKPOINTS) and not force:
-        loop.restore(*load_state(store, CHECKPOINTS, key))
+    if force:
+        remove_checkpoints(store, key)
+    if (known := newest_checkpoint(store, key)) is not None:
+        loop.restore(*load_state(store, CHECKPOINTS, known))
     else:
         study.project(progress)
     study.read()
 
     def checkpoint(arrays: State, facts: dict[str, Any]) -> None:
-        save_state(store, CHECKPOINTS, key, arrays, **facts)
+        save_checkpoint(store, key, arrays, **facts)
 
     loop.run(checkpoint=checkpoint, progress=progress)
     study.curve = loop.curve

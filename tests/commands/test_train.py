@@ -19,6 +19,8 @@ from nf2vec_cli.store.products import (
     Embeddings,
     keys,
     load_state,
+    newest_checkpoint,
+    save_checkpoint,
 )
 from nf2vec_cli.store.store import open_store
 
@@ -256,13 +258,30 @@ def test_a_damaged_checkpoint_is_refused_and_force_begins_again(run, store):
         time.sleep(0.05)
     child.kill()
     child.communicate(timeout=60)
-    (chunk, *_) = sorted(store.glob("checkpoints/*/state/c/*"), key=lambda p: -p.stat().st_size)
-    chunk.write_bytes(chunk.read_bytes()[:5])
+    chunks = list(store.glob("checkpoints/*/state/c/*"))
+    assert chunks
+    for chunk in chunks:
+        chunk.write_bytes(chunk.read_bytes()[:5])
 
     damaged = run("train", store, *options(steps=2000))
 
     assert damaged.exit_code == 4
     assert "--force" in damaged.stderr
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(store):
+    opened = open_store(store, mode="a")
+    save_checkpoint(opened, "run", {"x": np.arange(3)}, step=3)
+    save_checkpoint(opened, "other", {"x": np.arange(3)}, step=9)
+    half = opened.group[CHECKPOINTS].create_group("run-6")
+    half.create_array("state", shape=(4,), dtype="uint8")
+
+    left = newest_checkpoint(open_store(store), "run")
+    save_checkpoint(opened, "run", {"x": np.arange(5)}, step=12)
+
+    assert left == "run-3"
+    assert sorted(keys(opened, CHECKPOINTS)) == ["other-9", "run-12"]
+    assert not (store / "checkpoints" / "run-6").exists()
 
 
 class _Trap:
