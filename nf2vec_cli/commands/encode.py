@@ -17,8 +17,9 @@ EncoderOpt = Annotated[
     str | None,
     Option(
         "--encoder",
-        metavar="KEY|STORE",
-        help="Encoder of this store, or the newest of another; the newest here if not given.",
+        metavar="ENCODER",
+        help="Key in this store, another store (its newest), .safetensors file, or one that ships. "
+        "If not given, the newest here, else the one that ships for these fields.",
     ),
 ]
 

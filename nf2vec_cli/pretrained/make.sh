@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the encoders that ship again. SHAPES holds the meshes of objects.csv as CLASS/SPLIT/NAME.ply
-# and nothing else. About two hours on two cores, nearly all of it the unsigned fits.
+# and nothing else.
 set -euo pipefail
 shapes=${1:?usage: make.sh SHAPES OUT}
 out=${2:?usage: make.sh SHAPES OUT}
