@@ -7,7 +7,15 @@ import typer
 from typer import Argument, Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JobsOpt, JsonOpt, SetOpt, StoreArg
+from nf2vec_cli.commands.options import (
+    ArchOpt,
+    DeviceOpt,
+    JobsOpt,
+    JsonOpt,
+    PresetOpt,
+    SetOpt,
+    StoreArg,
+)
 from nf2vec_cli.config import Preset
 from nf2vec_cli.fields import FieldName
 
@@ -158,3 +166,49 @@ def embeddings(
     from nf2vec_cli.tasks.bench_embedding import bench_embeddings
 
     output.emit(bench_embeddings(store, encoders=encoder or ()), as_json=json)
+
+
+@app.command(epilog="Example: nf2vec bench encode ds.zarr --objects 64")
+def encode(
+    store: StoreArg,
+    objects: Annotated[
+        int | None,
+        Option("--objects", min=1, help="Fields in a batch; those of a shard if not given."),
+    ] = None,
+    settings: SetOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Embed a store's fields by the authors' module as they run it, and by ours.
+
+    One thread; untrained encoders of the sizes that the width of the fields has by default. --set
+    takes settings of training.
+    """
+    from nf2vec_cli.config.load import given_settings
+    from nf2vec_cli.tasks.bench_encode import bench_encode
+
+    rows = bench_encode(store, objects=objects, overrides=given_settings(overrides=settings))
+    output.emit(rows, as_json=json)
+
+
+@app.command(epilog="Example: nf2vec bench train ds.zarr --steps 20")
+def train(
+    store: StoreArg,
+    steps: Annotated[int, Option("--steps", min=1, help="Steps that are timed.")] = 20,
+    preset: PresetOpt = None,
+    encoder_arch: ArchOpt = None,
+    settings: SetOpt = None,
+    device: DeviceOpt = "auto",
+    json: JsonOpt = False,
+) -> None:
+    """Time steps of training, and tell their memory; nothing is kept.
+
+    The decoder's embedding part once an object, or at each point as the authors have it; in single
+    precision and in bfloat16.
+    """
+    from nf2vec_cli.commands.settings import train_settings
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.tasks.bench_train import bench_train
+
+    config = train_settings(preset, None, settings, encoder_arch=encoder_arch)
+    rows = bench_train(store, config, steps=steps, device=device, progress=open_progress(json=json))
+    output.emit(rows, as_json=json)

@@ -1,7 +1,7 @@
 """Options that several commands share, so that one word means one thing everywhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -20,6 +20,10 @@ PresetOpt = Annotated[
 RecipeOpt = Annotated[
     Recipe | None,
     Option("--recipe", help="Optimisation that settings start from; fast if not given."),
+]
+ArchOpt = Annotated[
+    Literal["aligned", "paper"] | None,
+    Option("--encoder-arch", help="aligned: directions of the aligned weights; paper: rows."),
 ]
 DeviceOpt = Annotated[
     str,

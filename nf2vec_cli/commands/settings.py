@@ -1,4 +1,4 @@
-"""From the options of the command line to the settings of a fit."""
+"""From the options of the command line to the settings of a verb."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nf2vec_cli.fields import FieldName
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
+    from nf2vec_cli.config.train import TrainConfig
 
 
 def fit_settings(
@@ -41,3 +42,19 @@ def fit_settings(
     known_recipe = Recipe(given["recipe"]) if given.get("recipe") in list(Recipe) else Recipe.fast
     base = fit_defaults(known_preset, known_recipe, field)
     return load_config(FitConfig, file=file, overrides=texts, base=base)
+
+
+def train_settings(
+    preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
+) -> TrainConfig:
+    """Combine the options of a training, each over the one before, as `fit_settings` does."""
+    from nf2vec_cli.config.load import load_config
+    from nf2vec_cli.config.train import TrainConfig, train_defaults
+
+    texts = [f"{key}={value}" for key, value in asked.items() if value is not None]
+    return load_config(
+        TrainConfig,
+        file=file,
+        overrides=[*texts, *(overrides or [])],
+        base=train_defaults(preset or Preset.small),
+    )

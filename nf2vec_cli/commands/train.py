@@ -7,6 +7,7 @@ from typer import Option
 
 from nf2vec_cli import output
 from nf2vec_cli.commands.options import (
+    ArchOpt,
     ConfigOpt,
     DeviceOpt,
     JsonOpt,
@@ -23,12 +24,6 @@ nf2vec train ds.zarr
 nf2vec train ds.zarr --out encoder.safetensors
 nf2vec train ds.zarr --encoder-arch paper --set steps=6000
 """
-
-ArchOpt = Annotated[
-    Literal["aligned", "paper"] | None,
-    Option("--encoder-arch", help="aligned: directions of the aligned weights; paper: rows."),
-]
-
 
 SuperviseOpt = Annotated[
     Literal["field", "samples"] | None,
@@ -57,19 +52,12 @@ def train(
     json: JsonOpt = False,
 ) -> None:
     """Train an encoder and its decoder on the fields of a store; no shapes are needed."""
-    from nf2vec_cli.config import Preset
-    from nf2vec_cli.config.load import load_config
-    from nf2vec_cli.config.train import TrainConfig, train_defaults
+    from nf2vec_cli.commands.settings import train_settings
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.train import train_encoder
 
-    typed = {"encoder_arch": encoder_arch, "supervise": supervise, "seed": seed}
-    base = train_defaults(Preset(preset or "small"))
-    chosen = load_config(
-        TrainConfig,
-        file=config,
-        overrides=settings,
-        base=base | {name: value for name, value in typed.items() if value is not None},
+    chosen = train_settings(
+        preset, config, settings, encoder_arch=encoder_arch, supervise=supervise, seed=seed
     )
     result = train_encoder(
         store,

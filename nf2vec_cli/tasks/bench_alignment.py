@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +12,10 @@ from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.field import field_of
-from nf2vec_cli.models.network import NetworkSpec, siren_init
+from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.create import init_hash
-from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.alignment import (
     PAIRS,
     POSITIONS,
@@ -32,7 +30,7 @@ from nf2vec_cli.tasks.alignment import (
     repeatability,
 )
 from nf2vec_cli.tasks.encode import embedder
-from nf2vec_cli.tasks.encoders import Trained, open_encoder, read_encoder, shipped
+from nf2vec_cli.tasks.encoders import find_encoder
 from nf2vec_cli.tasks.fit_object import Failed, Job, Prepared, fit_jobs, prepare
 from nf2vec_cli.tasks.optimise import draw_points, network_of, object_seed
 from nf2vec_cli.tasks.spread import available_cores, one_thread, spread
@@ -77,7 +75,8 @@ def bench_alignment(
             hint="name a folder or list of two shapes or more, such as examples/shapes",
         )
     spec = network_of(config)
-    trained = find_encoder(encoder, field, siren_init(spec, seed=config.init_seed), spec)
+    start = init_hash(siren_init(spec, seed=config.init_seed).numpy(), spec.as_dict())
+    trained = find_encoder(encoder, kind=field, start=start)
     workers = jobs or available_cores()
     with one_thread(), progress or Silent() as teller:
         teller.start(len(refs) * (refits + 1), "fit")
@@ -109,42 +108,6 @@ def bench_alignment(
         tuple(f"{name}#{k}" for name in names for k in range(refits)),
         distances,
     )
-
-
-def find_encoder(
-    name: str | None, field: FieldName, init: Tensor, spec: NetworkSpec
-) -> Trained | None:
-    """Find an encoder for fields that are in no store; None where none is named and none ships.
-
-    Raises:
-        InputError: it is for another kind of field or another init, or it is no encoder.
-    """
-    start = init_hash(init.numpy(), spec.as_dict())
-    if name is None:
-        known = (read_encoder(file) for file in shipped().values())
-        return next((e for e in known if (e.kind, e.init_hash) == (field, start)), None)
-    if name not in shipped() and not Path(name).exists():
-        raise InputError(
-            f"there is no encoder {name!r}: none ships by that name, and no store or file has it",
-            hint="`nf2vec train STORE --out encoder.safetensors` makes one",
-        )
-    if Path(name).is_dir():
-        trained = open_encoder(open_store(Path(name)))
-    else:
-        trained = read_encoder(shipped().get(name, Path(name)))
-    hint = "without --encoder the weights are compared"
-    if trained.kind != field:
-        raise InputError(
-            f"encoder {trained.key!r} is for {trained.kind} fields, not {field}",
-            hint=f"`--field {trained.kind}`; {hint}",
-        )
-    if trained.init_hash != start:
-        raise InputError(
-            f"encoder {trained.key!r} knows fields from init {trained.init_hash[:12]}, these "
-            f"start from {start[:12]}",
-            hint=f"`--set` hidden, layers, omega and init_seed as its fields have them; {hint}",
-        )
-    return trained
 
 
 def _fitted(

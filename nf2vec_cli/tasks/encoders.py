@@ -69,6 +69,44 @@ def open_encoder(store: Store, name: str | None = None) -> Trained:
     return trained
 
 
+def find_encoder(name: str | None, *, kind: str, start: str) -> Trained | None:
+    """Find an encoder for fields that are in no store.
+
+    Args:
+        name: name of one that ships, path of a store (its newest) or of a .safetensors file; None:
+            the one that ships for such fields, if there is one.
+        kind: the kind of field.
+        start: hash of the init that the fields start from.
+
+    Raises:
+        InputError: it is for another kind of field or another init, or it is no encoder.
+    """
+    if name is None:
+        return _shipped_for(kind, start)
+    if name not in shipped() and not Path(name).exists():
+        raise InputError(
+            f"there is no encoder {name!r}: none ships by that name, and no store or file has it",
+            hint="`nf2vec train STORE --out encoder.safetensors` makes one",
+        )
+    if Path(name).is_dir():
+        trained = open_encoder(open_store(Path(name)))
+    else:
+        trained = read_encoder(shipped().get(name, Path(name)))
+    hint = "without --encoder the weights are compared"
+    if trained.kind != kind:
+        raise InputError(
+            f"encoder {trained.key!r} is for {trained.kind} fields, not {kind}",
+            hint=f"`--field {trained.kind}`; {hint}",
+        )
+    if trained.init_hash != start:
+        raise InputError(
+            f"encoder {trained.key!r} knows fields from init {trained.init_hash[:12]}, these "
+            f"start from {start[:12]}",
+            hint=f"`--set` hidden, layers, omega and init_seed as its fields have them; {hint}",
+        )
+    return trained
+
+
 def shipped() -> dict[str, Path]:
     """List the encoders that come with nf2vec, by name."""
     folder = Path(str(files("nf2vec_cli") / "pretrained"))
@@ -145,11 +183,15 @@ def _own(store: Store) -> Trained:
     found = keys(store, ENCODERS)
     if found:
         return _from_store(store, found[-1])
-    for file in shipped().values():
-        trained = read_encoder(file)
-        if (trained.kind, trained.init_hash) == (store.field, store.init_hash):
-            return trained
-    raise _none(store)
+    trained = _shipped_for(store.field, store.init_hash)
+    if trained is None:
+        raise _none(store)
+    return trained
+
+
+def _shipped_for(kind: str, start: str) -> Trained | None:
+    known = (read_encoder(file) for file in shipped().values())
+    return next((e for e in known if (e.kind, e.init_hash) == (kind, start)), None)
 
 
 def _none(store: Store) -> StoreError:

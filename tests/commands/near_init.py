@@ -45,6 +45,8 @@ def make_store(path, *, kind="sdf", seed=0, count=20, spoil=None):
         config=FitConfig(hidden=32, layers=3, batch=8).model_dump(mode="json"),
         versions={},
     )
+    if not count:
+        return path
     made = open_store(path, mode="a")
     splits = ["train"] * (count - 6) + ["val"] * 3 + ["test"] * 3
     rows = made.register(

@@ -290,3 +290,13 @@ class _Trap:
 
     def __reduce__(self):
         return (open, (self.path, "w"))
+
+
+def test_an_option_counts_over_a_config_file_and_set_over_both(run, store, tmp_path):
+    file = tmp_path / "train.toml"
+    file.write_text("seed = 3\nsteps = 4\n")
+
+    made = result(run("train", store, *options(steps=6), "--config", file, "--seed", "5", "--json"))
+
+    facts = load_state(open_store(store), ENCODERS, made["encoder"])[1]
+    assert (facts["config"]["seed"], facts["config"]["steps"]) == (5, 6)
