@@ -16,7 +16,8 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.encoder import principal_directions
 from nf2vec_cli.store.products import EMBEDDINGS, ENCODERS, Embeddings, keys
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import open_store
+from nf2vec_cli.tasks.embedded import labelled
 from nf2vec_cli.tasks.encoders import open_encoder
 
 FOLDS = 4
@@ -57,7 +58,15 @@ def bench_embeddings(path: Path, *, encoders: Sequence[str] = ()) -> Iterator[Em
     """
     store = open_store(path)
     known = [key for key in keys(store, ENCODERS) if f"{EMBEDDINGS}/{key}" in store.group]
-    rows, labels, is_train = _labelled(store)
+    found = labelled(store, store.rows(Status.DONE))
+    single = ~found.is_copy
+    rows, labels = found.rows[single], found.labels[single]
+    is_train = found.splits[single] == "train"
+    if len(set(labels[is_train])) < 2 or is_train.all():
+        raise StoreError(
+            f"{store.path} has no two classes in split train and objects in another split to ask",
+            hint="`nf2vec fit SHAPES --labels labels.csv` gives objects their classes and splits",
+        )
     theta = store.weights(rows)
     sound = np.isfinite(theta).all(1)
     rows, labels, is_train = rows[sound], labels[sound], is_train[sound]
@@ -66,8 +75,8 @@ def bench_embeddings(path: Path, *, encoders: Sequence[str] = ()) -> Iterator[Em
     for count in COMPONENTS:
         if count < is_train.sum():
             directions = principal_directions(difference[is_train] - centre, count)
-            found = (difference - centre) @ (directions / directions.norm(dim=1, keepdim=True)).T
-            whitened = found / found[is_train].std(0)
+            scores = (difference - centre) @ (directions / directions.norm(dim=1, keepdim=True)).T
+            whitened = scores / scores[is_train].std(0)
             yield measure(f"PCA of the weights, {count}", whitened, labels, is_train)
     for key in encoders or known:
         kept = Embeddings(store, key)
@@ -145,18 +154,3 @@ def _regress(x: Tensor, y: Tensor, classes: int, penalty: float) -> Tensor:  # -
 
 def _scores(weights: Tensor, x: Tensor) -> Tensor:
     return x @ weights[:-1] + weights[-1]
-
-
-def _labelled(store: Store) -> tuple[Rows, Labels, NDArray[np.bool_]]:
-    done = store.rows(Status.DONE)
-    copies, names, splits = (store.column(name) for name in ("copy", "class", "split"))
-    rows = np.array([r for r in done if not copies[r] and names[r] and splits[r]], np.int64)
-    is_train = np.array([splits[row] == "train" for row in rows], bool)
-    classes = {name: n for n, name in enumerate(sorted({names[row] for row in rows}))}
-    labels = np.array([classes[names[row]] for row in rows], np.int64)
-    if len(set(labels[is_train])) < 2 or is_train.all():
-        raise StoreError(
-            f"{store.path} has no two classes in split train and objects in another split to ask",
-            hint="`nf2vec fit SHAPES --labels labels.csv` gives objects their classes and splits",
-        )
-    return rows, labels, is_train

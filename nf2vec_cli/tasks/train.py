@@ -27,13 +27,12 @@ from nf2vec_cli.store.products import (
 )
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.tasks.embedded import splits_of
 from nf2vec_cli.tasks.encoders import open_encoder, write_encoder
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.loop import Loop, State, arrays_of
 from nf2vec_cli.tasks.study import Study
-
-HELD_OUT = 10  # of objects without a split, one in so many is val
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,14 @@ def train_key(store: Store, config: TrainConfig, rows: Rows) -> str:
 def training_rows(store: Store, rows: Rows, config: TrainConfig) -> tuple[Rows, Rows]:
     """Divide rows into those to train on and those to look at.
 
-    By the store's splits, test left out; objects without any are split by their parent's name, so
-    that copies stay with their object. Only objects themselves are looked at, no copies.
+    Test is left out. Only objects themselves are looked at, no copies of other proportions.
 
     Raises:
         StoreError: there are too few of either.
     """
-    splits, parents = store.column("split"), store.column("parent")
-    copies = store.column("copy")
-    place = {row: splits[row] or _drawn(parents[row]) for row in rows}
-    train = np.array([row for row in rows if place[row] == "train"], np.int64)
-    val = np.array([r for r in rows if place[r] == "val" and not copies[r]], np.int64)
+    splits, copies = splits_of(store), store.column("copy")
+    train = np.array([row for row in rows if splits[row] == "train"], np.int64)
+    val = np.array([r for r in rows if splits[r] == "val" and not copies[r]], np.int64)
     if len(train) < config.batch:
         raise StoreError(
             f"{store.path} has {len(train)} fields to train on, a batch takes {config.batch}",
@@ -90,11 +86,6 @@ def training_rows(store: Store, rows: Rows, config: TrainConfig) -> tuple[Rows, 
             hint="give some objects the split val (`nf2vec fit SHAPES --labels labels.csv`)",
         )
     return train, val
-
-
-def _drawn(name: str) -> str:
-    drawn = int.from_bytes(sha256(name.encode()).digest()[:4], "little")
-    return "train" if drawn % HELD_OUT else "val"
 
 
 def train_encoder(

@@ -66,5 +66,5 @@ def test_one_class_and_missing_embeddings_are_refused(run, tmp_path):
     )
 
     assert one.exit_code == none.exit_code == 4
-    assert "two classes" in one.stderr
+    assert "one class, 'shape'" in one.stderr
     assert "nf2vec encode" in none.stderr

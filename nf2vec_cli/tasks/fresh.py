@@ -1,0 +1,78 @@
+"""Shapes that are in no store, embedded as a store's are: same start, same recipe, same encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.core.device import open_device
+from nf2vec_cli.errors import InputError
+from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.store.codec import Floats, roundtrip
+from nf2vec_cli.store.store import Store
+from nf2vec_cli.tasks.encode import embedder
+from nf2vec_cli.tasks.encoders import Trained
+from nf2vec_cli.tasks.fit_object import Failed, Job, fit_jobs
+from nf2vec_cli.tasks.spread import available_cores
+
+SIZE = 64  # fields that a GPU fits at once
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Shapes that were fitted, their weights [B, P] and embeddings [B, E]; `failed`: reasons."""
+
+    refs: tuple[ShapeRef, ...]
+    theta: Floats
+    z: Floats
+    failed: tuple[tuple[str, str], ...]
+
+
+def embed_shapes(
+    store: Store,
+    refs: Sequence[ShapeRef],
+    trained: Trained,
+    *,
+    device: str = "auto",
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> Fresh:
+    """Fit and embed shapes; nothing is written.
+
+    An object that the store holds as well gets the same weights, bit for bit, from the same file:
+    they pass through the store's codec, and the seed comes from the id.
+
+    Raises:
+        InputError: none could be fitted.
+    """
+    target = open_device(device)
+    config = FitConfig.model_validate(store.config)
+    work = [Job(ref.id, ref.path, store.field, config, store.init_hash) for ref in refs]
+    kept: list[ShapeRef] = []
+    theta: list[Floats] = []
+    failed: list[tuple[str, str]] = []
+    teller = progress or Silent()
+    teller.start(len(work), "fit")
+    workers = min(jobs or available_cores(), max(len(work), 1))
+    outcomes = fit_jobs(work, store.init, device=target, workers=workers, size=SIZE)
+    blocks = store.blocks.tolist()
+    for ref, outcome in zip(refs, outcomes, strict=True):
+        teller.advance(1, ref.id)
+        if isinstance(outcome, Failed):
+            failed.append((ref.id, outcome.reason))
+            continue
+        kept.append(ref)
+        theta.append(roundtrip(outcome.theta, store.init, blocks, store.codec, store.bits))
+    if not kept:
+        name, reason = failed[0] if failed else ("", "no shape is given")
+        raise InputError(f"{name!r} cannot be fitted: {reason}")
+    stacked = np.stack(theta)
+    # one by one: an embedding is the same bits whatever else is asked for
+    embed = embedder(trained.module, target)
+    z = np.concatenate([embed(torch.from_numpy(one[None])).numpy() for one in stacked])
+    return Fresh(tuple(kept), stacked, z, tuple(failed))

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from nf2vec_cli.errors import InputError
+from nf2vec_cli.shapes.discover import ShapeRef, discover
+from nf2vec_cli.store.store import open_store
+from nf2vec_cli.tasks.embedded import open_embeddings
+from nf2vec_cli.tasks.encoders import open_encoder
+from nf2vec_cli.tasks.fresh import embed_shapes
+
+
+def test_a_shape_of_the_store_gets_the_same_weights_and_embedding(run, fitted, folder):
+    assert run("encode", fitted).exit_code == 0
+    store = open_store(fitted)
+    ref = next(ref for ref in discover(folder) if ref.id == "lamp/lamp")
+
+    fresh = embed_shapes(store, [ref], open_encoder(store), jobs=1)
+
+    row = store.find(["lamp/lamp"])
+    np.testing.assert_array_equal(fresh.theta, store.weights(row))
+    np.testing.assert_allclose(fresh.z, open_embeddings(store).read(row), atol=1e-5)
+
+
+def test_what_cannot_be_fitted_is_told_with_its_reason(fitted, tmp_path):
+    store = open_store(fitted)
+    broken = tmp_path / "broken.stl"
+    broken.write_bytes(b"")
+
+    with pytest.raises(InputError, match="broken"):
+        embed_shapes(store, [ShapeRef("broken", broken, "broken.stl")], open_encoder(store), jobs=1)
