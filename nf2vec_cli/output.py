@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from nf2vec_cli.errors import Nf2vecError
@@ -39,6 +39,19 @@ def emit(result: object, *, as_json: bool = False) -> None:
         _print_table([plain(row) for row in result])
     else:
         _print_listing(plain(result))
+
+
+def write_lines(rows: Iterable[object], file: Path) -> None:
+    """Write rows to a file as JSON lines, under another name first; "-" is stdout."""
+    if str(file) == "-":
+        emit(list(rows), as_json=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    with part.open("w", encoding="utf-8") as opened:
+        for row in rows:
+            opened.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+    part.replace(file)
 
 
 def complain(error: Nf2vecError | str, *, hint: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """`nf2vec config`: the settings of each verb, as TOML to start from."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -39,12 +39,22 @@ def fit(
 @app.command(epilog="Example: nf2vec config train --preset paper > train.toml")
 def train(preset: PresetOpt = None, json: JsonOpt = False) -> None:
     """Print the settings of `nf2vec train` as a TOML file for --config."""
-    from nf2vec_cli.config import Preset
-    from nf2vec_cli.config.describe import describe, settings_of
     from nf2vec_cli.config.train import TrainConfig, train_defaults
 
-    values = train_defaults(Preset(preset or "small"))
-    if json:
-        output.emit(settings_of(TrainConfig, values), as_json=True)
-    else:
-        output.emit(describe(TrainConfig, values))
+    _print(TrainConfig, train_defaults, preset, json)
+
+
+@app.command(epilog="Example: nf2vec config classify > classify.toml")
+def classify(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec classify` as a TOML file for --config."""
+    from nf2vec_cli.config.classify import ClassifyConfig, classify_defaults
+
+    _print(ClassifyConfig, classify_defaults, preset, json)
+
+
+def _print(model: Any, defaults: Any, preset: Any, json: bool) -> None:
+    from nf2vec_cli.config import Preset
+    from nf2vec_cli.config.describe import describe, settings_of
+
+    values = defaults(Preset(preset or "small"))
+    output.emit(settings_of(model, values) if json else describe(model, values), as_json=json)

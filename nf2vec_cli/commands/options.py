@@ -50,5 +50,9 @@ SourcesOpt = Annotated[
     Path | None,
     Option("--sources", metavar="DIR", help="Where the shapes are now, if they were moved."),
 ]
+KeyOpt = Annotated[
+    str | None,
+    Option("--encoder", metavar="KEY", help="Whose embeddings; the newest encoder's if not given."),
+]
 DryRunOpt = Annotated[bool, Option("--dry-run", help="Print what would be done, and do nothing.")]
 JsonOpt = Annotated[bool, Option("--json", help="Print JSON, one object a line.")]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.fields import FieldName
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
+    from nf2vec_cli.config.strict import StrictModel
     from nf2vec_cli.config.train import TrainConfig
+
+Model = TypeVar("Model", bound="StrictModel")
 
 
 def fit_settings(
@@ -47,14 +50,27 @@ def fit_settings(
 def train_settings(
     preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
 ) -> TrainConfig:
-    """Combine the options of a training, each over the one before, as `fit_settings` does."""
-    from nf2vec_cli.config.load import load_config
+    """Combine the options of a training, as `verb_settings` does."""
     from nf2vec_cli.config.train import TrainConfig, train_defaults
+
+    return verb_settings(TrainConfig, train_defaults, preset, file, overrides, **asked)
+
+
+def verb_settings(
+    model: type[Model],
+    defaults: Callable[[Preset], dict[str, Any]],
+    preset: Preset | None,
+    file: Path | None,
+    overrides: Sequence[str] | None,
+    **asked: object,
+) -> Model:
+    """Combine the options, each over the one before: preset < --config < options < --set."""
+    from nf2vec_cli.config.load import load_config
 
     texts = [f"{key}={value}" for key, value in asked.items() if value is not None]
     return load_config(
-        TrainConfig,
+        model,
         file=file,
         overrides=[*texts, *(overrides or [])],
-        base=train_defaults(preset or Preset.small),
+        base=defaults(preset or Preset.small),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -59,6 +60,14 @@ class Labelled:
         """List the places of a split's objects; copies of other proportions only in train."""
         wanted = self.splits == split
         return np.flatnonzero(wanted if split == "train" else wanted & ~self.is_copy)
+
+    def without(self, classes: Sequence[str]) -> Labelled:
+        """Leave classes out, with their objects."""
+        left = tuple(name for name in self.classes if name not in classes)
+        place = np.array([left.index(name) if name in left else -1 for name in self.classes])
+        labels = place[self.labels]
+        kept = labels >= 0
+        return Labelled(self.rows[kept], labels[kept], left, self.splits[kept], self.is_copy[kept])
 
 
 def labelled(store: Store, rows: Rows) -> Labelled:

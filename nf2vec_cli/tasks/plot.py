@@ -73,6 +73,15 @@ def heat_map(
     return image
 
 
+def confusion_map(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], title: str
+) -> Image.Image:
+    """Draw which class is taken for which, in percent of the true class (rows)."""
+    counts = np.array(confusion, float)
+    shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    return heat_map(shares, [(name, 1) for name in classes], title, "% of the class")
+
+
 def chart(
     title: str, x: Sequence[float], curves: Sequence[Curve], *, across: str, up: str
 ) -> Image.Image:
