@@ -35,10 +35,15 @@ def open_device(name: str) -> torch.device:
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Tell whether products run in bfloat16; "auto": on a GPU that has it.
+    """Tell whether products run in bfloat16; "auto": where the device has units for it.
 
-    Not on a CPU unless it is asked for: many have no bfloat16 units, and are slower with it.
+    A CPU without them is slower with it; with them (AVX-512 BF16, AMX) a step of training takes
+    half the time (docs/performance.md).
     """
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported())
+        # torch 2.9 and later
+        known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     return precision == "bfloat16"

@@ -100,6 +100,7 @@ def _measure(path: Path, config: TrainConfig, joined: bool, device: str) -> Trai
         began.append(time.perf_counter())
         return study.loss(step)
 
+    _forget_peak(target)
     before = _memory(target)
     config = config.model_copy(update={"validate_every": config.steps + 1})
     loop = Loop(study.module, config, loss_of=loss, look=lambda: {"error": 0.0}, by="error")
@@ -139,8 +140,20 @@ class JoinedDecoder(Decoder):
         return linear(torch.cat([of_object, coded], -1), layer.weight, layer.bias)
 
 
+def _forget_peak(device: torch.device) -> None:
+    """Let the peak start anew: reading the fields may have taken more than a step does."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (peak := Path("/proc/self/clear_refs")).exists():
+        peak.write_text("5")
+
+
 def _memory(device: torch.device) -> float:
     """Give the peak so far, in 10^6 bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS

@@ -138,6 +138,7 @@ def train_encoder(
                 field=store.field,
                 network=store.network,
                 init_hash=store.init_hash,
+                precision="bfloat16" if study.amp else "float32",
                 curve=vars(study.curve),
                 result=vars(result),
                 ended=datetime.now(UTC).isoformat(),
