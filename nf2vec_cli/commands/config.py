@@ -6,7 +6,7 @@ import typer
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JsonOpt, PresetOpt, RecipeOpt
+from nf2vec_cli.commands.options import GeneratorOpt, JsonOpt, PresetOpt, RecipeOpt
 from nf2vec_cli.fields import FieldName
 
 app = typer.Typer(no_args_is_help=True)
@@ -48,3 +48,17 @@ def train(preset: PresetOpt = None, json: JsonOpt = False) -> None:
         output.emit(settings_of(TrainConfig, values), as_json=True)
     else:
         output.emit(describe(TrainConfig, values))
+
+
+@app.command(epilog="Example: nf2vec config generate --model gan > gan.toml")
+def generate(preset: PresetOpt = None, model: GeneratorOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec generate` as a TOML file for --config."""
+    from nf2vec_cli.config import Preset
+    from nf2vec_cli.config.describe import describe, settings_of
+    from nf2vec_cli.config.generate import GenerateConfig, generate_defaults
+
+    values = generate_defaults(Preset(preset or "small"), model)
+    if json:
+        output.emit(settings_of(GenerateConfig, values), as_json=True)
+    else:
+        output.emit(describe(GenerateConfig, values))
