@@ -9,6 +9,7 @@ from nf2vec_cli.config.generate import GenerateConfig
 from nf2vec_cli.models.latent_flow import LatentFlow
 from nf2vec_cli.models.latent_gan import LatentGan
 
+BLOCK = 64  # embeddings drawn at once
 STILL = 1e-6  # of the largest spread: below, a number is taken for one that never varies
 
 
@@ -57,8 +58,10 @@ class Latent(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:  # -> [count, E]
-        """Draw new embeddings."""
-        z = self.net.eval().sample(count, generator=generator) * self.std + self.mean
+        """Draw new embeddings, BLOCK at once: each is the same bits however many are drawn."""
+        net = self.net.eval()
+        drawn = [net.sample(BLOCK, generator=generator) for _ in range(0, count, BLOCK)]
+        z = torch.cat(drawn)[:count] * self.std + self.mean
         if self.directions:
             first = z[:, : self.directions]
             length = first.norm(dim=1, keepdim=True) / self.directions**0.5
