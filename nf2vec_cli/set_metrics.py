@@ -110,7 +110,8 @@ class Novelty:
 
     to_train: median distance of a generated shape to its nearest training shape. spacing: median
     distance of a training shape to its nearest other. ratio: the first over the second; near 0:
-    training shapes are repeated; near 1: new ones are as different as training shapes are.
+    training shapes are repeated; near 1: new ones are as different as training shapes are;
+    above: farther away from them.
     """
 
     to_train: float

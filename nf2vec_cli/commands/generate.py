@@ -32,7 +32,7 @@ def generate(
         str, Option("--class", metavar="CLASS", help="Class to generate, as `nf2vec info` has it.")
     ],
     out: Annotated[
-        Path, Option("--out", metavar="STORE", help="Store to make: embeddings without fields.")
+        Path, Option("--out", metavar="OUT", help="Store to make: embeddings without fields.")
     ],
     count: Annotated[int, Option("--count", min=1, max=10_000, help="Shapes to generate.")] = 100,
     model: GeneratorOpt = None,
@@ -48,7 +48,7 @@ def generate(
         ),
     ] = False,
     emd: Annotated[
-        bool, Option("--emd", help="With --metrics: by the earth mover's distance too (slow).")
+        bool, Option("--emd", help="--metrics by the earth mover's distance too (slow).")
     ] = False,
     sheet: Annotated[
         Path | None, Option("--sheet", metavar="PNG", help="Picture of the first 24 shapes.")
@@ -82,7 +82,7 @@ def generate(
         count=count,
         seed=seed,
         encoder=encoder,
-        metrics=metrics,
+        metrics=metrics or emd,
         emd=emd,
         sheet=sheet,
         device=device,

@@ -19,7 +19,7 @@ from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.create import create_store, holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.schema import Entry, Status
+from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import labelled, open_embeddings
 from nf2vec_cli.tasks.encoders import Trained, keep_encoder, open_encoder
@@ -29,15 +29,15 @@ from nf2vec_cli.tasks.generate_sheet import draw_sheet
 from nf2vec_cli.tasks.generator import LEAST, trained_generator
 from nf2vec_cli.tasks.teacher import generator_of
 
+KIND = "generate"  # of a run
 UNIT = (0.0, 0.0, 0.0, 1.0)  # what is generated has no units but the unit sphere's
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What `generate` made. seconds: of training, whenever that was.
+    """What `generate` made. generator: its key; steps, best_step, seconds: of its training.
 
-    empty: decoded shapes without a surface, of those that were compared. sets, novelty: as `judge`
-    gives them; empty if they were not asked for.
+    sets, novelty: as `judge` gives them; empty if they were not asked for.
     """
 
     store: str
@@ -176,10 +176,9 @@ def check_free(out: Path, *, force: bool) -> None:
         return
     if not holds_store(out):
         raise StoreError(f"{out} is there already, and is no store", hint="give another --out")
-    there = open_store(out)
-    if len(there.rows()) != len(there.rows(Status.EMBEDDED)):
+    if {run["kind"] for run in open_store(out).runs()} != {KIND}:
         raise StoreError(
-            f"{out} holds fields, not only what was generated: it is never replaced",
+            f"{out} is a store of more than what was generated: it is never replaced",
             hint="give another --out",
         )
     if not force:
@@ -257,7 +256,7 @@ def _write(
     Embeddings.open_or_make(made, known.key, z.shape[1]).write_alone(
         rows, z, transform=[UNIT] * len(rows), error=[np.nan] * len(rows)
     )
-    made.record_run("generate", **run)
+    made.record_run(KIND, **run)
     if out.exists():
         with store_lock(out):  # not while another run writes there
             pass
