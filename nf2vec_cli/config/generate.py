@@ -60,8 +60,8 @@ GAN: dict[str, Any] = {
     "schedule": "constant",
     "clip": 0.0,
     "batch": 50,
-    "steps": 24_000,
-    "validate_every": 600,
+    "steps": 12_000,
+    "validate_every": 300,
     "patience": 0,
 }
 PAPER: dict[str, Any] = {
