@@ -29,6 +29,7 @@ COMMANDS = {
     "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "classify": "Tell the class of objects from their embeddings, and how often that is right.",
+    "generate": "Draw new shapes of a class, as a store of embeddings of their own.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }

@@ -1,12 +1,13 @@
 """`nf2vec config`: the settings of each verb, as TOML to start from."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JsonOpt, PresetOpt, RecipeOpt
+from nf2vec_cli.commands.options import GeneratorOpt, JsonOpt, PresetOpt, RecipeOpt
 from nf2vec_cli.fields import FieldName
 
 app = typer.Typer(no_args_is_help=True)
@@ -50,6 +51,14 @@ def classify(preset: PresetOpt = None, json: JsonOpt = False) -> None:
     from nf2vec_cli.config.classify import ClassifyConfig, classify_defaults
 
     _print(ClassifyConfig, classify_defaults, preset, json)
+
+
+@app.command(epilog="Example: nf2vec config generate --model gan > gan.toml")
+def generate(preset: PresetOpt = None, model: GeneratorOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec generate` as a TOML file for --config."""
+    from nf2vec_cli.config.generate import GenerateConfig, generate_defaults
+
+    _print(GenerateConfig, partial(generate_defaults, model=model), preset, json)
 
 
 def _print(model: Any, defaults: Any, preset: Any, json: bool) -> None:

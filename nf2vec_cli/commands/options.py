@@ -25,6 +25,10 @@ ArchOpt = Annotated[
     Literal["aligned", "paper"] | None,
     Option("--encoder-arch", help="aligned: directions of the aligned weights; paper: rows."),
 ]
+GeneratorOpt = Annotated[
+    Literal["flow", "gan"] | None,
+    Option("--model", help="flow: flow matching (default); gan: the paper's WGAN."),
+]
 DeviceOpt = Annotated[
     str,
     Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N, or auto: cuda if it is there."),

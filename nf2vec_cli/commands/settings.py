@@ -11,6 +11,7 @@ from nf2vec_cli.fields import FieldName
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
+    from nf2vec_cli.config.generate import GenerateConfig
     from nf2vec_cli.config.strict import StrictModel
     from nf2vec_cli.config.train import TrainConfig
 
@@ -74,3 +75,22 @@ def verb_settings(
         overrides=[*texts, *(overrides or [])],
         base=defaults(preset or Preset.small),
     )
+
+
+def generate_settings(
+    preset: Preset | None,
+    model: str | None,
+    file: Path | None,
+    overrides: Sequence[str] | None,
+) -> GenerateConfig:
+    """Combine the options of a generator; preset and model may be named in the file as well."""
+    from nf2vec_cli.config.generate import GenerateConfig, generate_defaults
+    from nf2vec_cli.config.load import given_settings, load_config
+
+    named = {"preset": preset, "model": model}
+    texts = [f"{key}={value}" for key, value in named.items() if value is not None]
+    texts += overrides or []
+    given = given_settings(file, texts)
+    known = Preset(given["preset"]) if given.get("preset") in list(Preset) else Preset.small
+    base = generate_defaults(known, given.get("model"))
+    return load_config(GenerateConfig, file=file, overrides=texts, base=base)

@@ -70,19 +70,19 @@ class Labelled:
         return Labelled(self.rows[kept], labels[kept], left, self.splits[kept], self.is_copy[kept])
 
 
-def labelled(store: Store, rows: Rows) -> Labelled:
+def labelled(store: Store, rows: Rows, *, least: int = 2) -> Labelled:
     """Give the rows that have a class, with classes in alphabetical order.
 
     Raises:
-        StoreError: there are not two classes.
+        StoreError: there are less than `least` classes.
     """
     names, copies = store.column("class"), store.column("copy")
     kept = np.array([row for row in rows if names[row]], np.int64)
     classes = tuple(sorted({names[row] for row in kept}))
-    if len(classes) < 2:
-        found = f"one class, {classes[0]!r}" if classes else "no classes"
+    if len(classes) < least:
+        found = f"one class, {classes[0]!r}: two are needed" if classes else "no classes"
         raise StoreError(
-            f"{store.path} has {found}: two are needed",
+            f"{store.path} has {found}",
             hint="`nf2vec fit SHAPES --labels labels.csv` gives objects their classes and splits",
         )
     place = {name: number for number, name in enumerate(classes)}

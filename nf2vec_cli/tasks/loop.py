@@ -70,6 +70,7 @@ class Loop:
     """Trains a module by AdamW.
 
     `loss_of(step)` draws its own batch; `look()` gives val's numbers, of which `by` is to be least.
+    Parameters without a gradient stay as they are: parts may take turns, each on its own loss.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Loop:
         loss_of: Callable[[int], Tensor],
         look: Callable[[], dict[str, float]],
         by: str,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         self.module, self.config = module, config
         self.loss_of, self.look, self.by = loss_of, look, by
@@ -88,7 +90,10 @@ class Loop:
         self.kept: State = {}
         self._since = [0.0, 0]  # sum and number of the losses since the last look
         self.optimiser = torch.optim.AdamW(
-            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            module.parameters(),
+            lr=config.learning_rate,
+            betas=betas,
+            weight_decay=config.weight_decay,
         )
 
     def run(

@@ -3,7 +3,10 @@
 import json
 import tomllib
 
+import pytest
+
 from nf2vec_cli.config.fit import FitConfig, Preset, Recipe, fit_defaults
+from nf2vec_cli.config.generate import GenerateConfig, generate_defaults
 from nf2vec_cli.config.train import TrainConfig, train_defaults
 
 
@@ -35,3 +38,18 @@ def test_an_embedding_without_room_beside_its_components_is_refused(run, tmp_pat
 
     assert outcome.exit_code == 3
     assert "192 components" in outcome.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--preset", "paper"), ("--model", "gan")])
+def test_generate_prints_a_file_that_its_config_takes(run, words):
+    printed = run("config", "generate", *words)
+
+    made = GenerateConfig.model_validate(tomllib.loads(printed.stdout))
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    preset = Preset.paper if "paper" in words else Preset.small
+    model = "gan" if words else "flow"
+    assert made == GenerateConfig.model_validate(generate_defaults(preset, model))
+    assert made.model == model
+    # the authors' numbers, whatever the preset: Adam 1e-4, beta1 0.5, five steps of the critic
+    if words:
+        assert (made.learning_rate, made.beta1, made.critic_steps) == (1e-4, 0.5, 5)
