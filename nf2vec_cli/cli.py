@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "Look for damage in a store, and repair it if asked.",
     "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
+    "retrieve": "Find the objects of a store whose embeddings are nearest to a query's.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }

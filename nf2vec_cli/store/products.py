@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ ENCODERS, CHECKPOINTS, EMBEDDINGS = "encoders", "checkpoints", "embeddings"
 STATE = "state"
 CHUNK = 8 << 20  # bytes of a chunk of a state
 DIGEST = 16  # bytes of a field's digest
+BLOCK = 64 << 20  # bytes of embeddings that are read at once
 
 
 def save_state(
@@ -158,8 +160,51 @@ class Embeddings:
             whole[index - low] = part
             array[low:high] = whole
 
+    @property
+    def size(self) -> int:
+        """E: numbers of an embedding."""
+        return int(self._values.shape[1])
+
     def read(self, rows: Iterable[int]) -> Floats:
-        """Read embeddings [B, E] of rows that are current."""
+        """Read embeddings [B, E] of rows that are current, in their order; only their chunks."""
         index = np.asarray(list(rows), np.int64)
-        found: Floats = np.asarray(self._values[:])[index]
+        found = np.empty((len(index), self.size), np.float32)
+        chunk = int(self._values.chunks[0])
+        for place in np.unique(index // chunk):
+            here = np.flatnonzero(index // chunk == place)
+            part = self._part(int(place) * chunk, (int(place) + 1) * chunk)
+            found[here] = part[index[here] - place * chunk]
         return found
+
+    def blocks(self, rows: Rows, *, size: int = BLOCK) -> Iterator[tuple[Rows, Floats]]:
+        """Yield rows that are current, rising, and their embeddings, about `size` bytes at a time.
+
+        The next block is read while the caller is at work on one, so that two are in memory.
+        """
+        rows = np.unique(np.asarray(rows, np.int64))
+        chunk = int(self._values.chunks[0])
+        span = max(1, size // (4 * self.size * chunk)) * chunk
+
+        def read(first: int) -> tuple[Rows, Floats]:
+            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + span)]
+            low, high = int(here[0]), int(here[-1]) + 1
+            part = self._part(low, high)
+            return here, part if len(part) == len(here) else part[here - low]
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[tuple[Rows, Floats]] | None = None
+            for place in np.unique(rows // span):
+                current, ahead = ahead, reader.submit(read, int(place) * span)
+                if current is not None:
+                    yield current.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def _part(self, low: int, high: int) -> Floats:
+        try:
+            return np.asarray(self._values[low:high])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.store.path} is damaged: {EMBEDDINGS}/{self.key} cannot be read: {error}",
+                hint=f"`nf2vec encode {self.store.path} --force` makes them again",
+            ) from error
