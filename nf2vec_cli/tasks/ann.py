@@ -19,6 +19,7 @@ from nf2vec_cli.tasks.spread import available_cores
 INDEXES, SUFFIX = "indexes", ".usearch"
 # neighbours of a node, and nodes looked at while building and searching
 CONNECTIVITY, BUILDING, SEARCHING = 16, 128, 256
+KEPT = 6  # graphs of a store: those of changed embeddings go when newer ones come
 
 
 class ApproximateIndex:
@@ -63,7 +64,7 @@ class ApproximateIndex:
         """List rows near each query: k, or fewer if the graph yields no more."""
         found = self._graph.search(queries, k, threads=self._threads)
         keys = np.asarray(found.keys).astype(np.int64).reshape(len(queries), -1)
-        counts = np.atleast_1d(found.counts)
+        counts = getattr(found, "counts", [keys.shape[1]])  # of one query there are none
         return [row[:count] for row, count in zip(keys, counts, strict=True)]
 
 
@@ -95,3 +96,6 @@ def _save(graph: Any, file: Path) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+    graphs = sorted(file.parent.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
+    for old in graphs[:-KEPT]:
+        old.unlink(missing_ok=True)

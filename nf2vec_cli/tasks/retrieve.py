@@ -174,6 +174,11 @@ def score(
         StoreError: no query has a class.
     """
     store, queries, gallery = question.store, question.queries, question.gallery
+    if not any(queries.classes):
+        raise StoreError(
+            "no query has a class, so nothing can be measured",
+            hint="shapes in folders named by their class, CLASS/NAME.ext, have one",
+        )
     classes, depth = store.column("class"), max(ranks)
     sizes = Counter(classes[row] for row in gallery.rows)
     relevant, totals = [], []
@@ -187,11 +192,6 @@ def score(
             barred = np.intersect1d(queries.barred[found.number], gallery.rows)
             relevant.append(row)
             totals.append(sizes[name] - sum(classes[other] == name for other in barred))
-    if not relevant:
-        raise StoreError(
-            "no query has a class, so nothing can be measured",
-            hint="shapes in folders named by their class, CLASS/NAME.ext, have one",
-        )
     counts = np.array(totals)
     return RetrievalReport(
         encoder=gallery.kept.key,
