@@ -15,14 +15,14 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
-from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
 from nf2vec_cli.store.store import Rows, Store
 
 ENCODERS, CHECKPOINTS, EMBEDDINGS = "encoders", "checkpoints", "embeddings"
 STATE = "state"
 CHUNK = 8 << 20  # bytes of a chunk of a state
 DIGEST = 16  # bytes of a field's digest
-BLOCK = 64 << 20  # bytes of embeddings that are read at once
+BLOCK = 32 << 20  # bytes of embeddings that are read at once
 
 
 def save_state(
@@ -123,13 +123,17 @@ class Embeddings:
     def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
         """Open the embeddings of an encoder, with a slot for each row."""
         group = store.group.require_group(f"{EMBEDDINGS}/{key}")
-        for name, width, dtype in (("values", size, "float32"), ("digest", DIGEST, "uint8")):
+        length = max(store.batch, 64)
+        for name, rows, width, dtype in (
+            ("values", length, size, "float32"),
+            ("digest", COLUMN_CHUNK, DIGEST, "uint8"),  # always read whole
+        ):
             if name not in group:
                 group.create_array(
                     name,
                     shape=(0, width),
                     dtype=dtype,
-                    chunks=(max(store.batch, 64), width),
+                    chunks=(rows, width),
                     compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
                     filters=(),
                     fill_value=0,

@@ -41,12 +41,21 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Embeddings of some rows of a store. approximate: by a graph, not by looking at each."""
+    """Embeddings of some rows of a store.
+
+    rows: rising. approximate: they are searched by a graph, not by looking at each.
+    """
 
     kept: Embeddings
     rows: Rows
     metric: Metric = Metric.cosine
     approximate: bool = False
+
+    def among(self, rows: Rows) -> Rows:
+        """List those of some rows that are in the gallery."""
+        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        found: Rows = rows[self.rows[places] == rows]
+        return found
 
     def rank(
         self, queries: Queries, k: int, *, device: str = "auto", progress: Progress | None = None
@@ -57,7 +66,7 @@ class Gallery:
         what they are: a query need not be its own nearest neighbour, since equal objects exist.
         """
         target, teller = open_device(device), progress or Silent()
-        barred = [np.intersect1d(rows, self.rows) for rows in queries.barred]
+        barred = [self.among(rows) for rows in queries.barred]
         if self.approximate:
             found = self._by_graph(queries, k, barred, teller)
         else:
@@ -100,10 +109,13 @@ class Gallery:
             stop = min(start + ANN_BATCH, len(queries))
             z = queries.embeddings(self.kept, start, stop)
             wanted = k + max(map(len, barred[start:stop]))
-            for query, near in zip(z, graph.search(z, wanted), strict=True):
+            found = graph.search(z, wanted)
+            known = np.unique(np.concatenate(found))
+            values = torch.from_numpy(self.kept.read(known))
+            for query, near in zip(torch.from_numpy(z), found, strict=True):
                 rows = np.sort(near)
-                values = torch.from_numpy(self.kept.read(rows))[None]
-                distances = measured(torch.from_numpy(query)[None], values, cosine)[0].numpy()
+                there = values[np.searchsorted(known, rows)]
+                distances = measured(query[None], there[None], cosine)[0].numpy()
                 order = np.argsort(distances, kind="stable")
                 yield distances[order], rows[order]
                 teller.advance()

@@ -64,6 +64,7 @@ def asked(
     kept: Embeddings,
     texts: Sequence[str],
     *,
+    current: Rows,
     bar_sources: bool = False,
     device: str = "auto",
     jobs: int = 0,
@@ -77,6 +78,7 @@ def asked(
         store: the store.
         kept: its embeddings; shapes are embedded by the same encoder.
         texts: ids, files, folders or lists of files.
+        current: rows whose embedding is of the field that the store holds.
         bar_sources: a file cannot be answered by the object that was fitted to the same content.
         device, jobs, progress: as `embed_shapes`.
 
@@ -84,14 +86,13 @@ def asked(
         StoreError: an id is unknown, not fitted, or not embedded.
         InputError: a path holds no shape that this kind of field is fitted to.
     """
-    wanted = set(texts)
-    known = {name for name in store.column("id") if name in wanted}
-    files = [text for text in texts if text not in known and Path(text).exists()]
-    ids = [text for text in dict.fromkeys(texts) if text not in files]
-    rows = _found(store, ids)
-    require_embedded(store, kept, rows)
+    files = dict.fromkeys(text for text in texts if Path(text).exists())
+    for name in store.column("id") if files else ():
+        files.pop(name, None)
+    rows = _found(store, [text for text in dict.fromkeys(texts) if text not in files])
+    require_embedded(store, kept, rows, current)
     own = of_rows(store, rows)
-    found = [pair for text in dict.fromkeys(files) for pair in _shapes(text, store.field)]
+    found = [pair for text in files for pair in _shapes(text, store.field)]
     if not found:
         return own
     trained = open_encoder(store, kept.key)
@@ -113,7 +114,7 @@ def asked(
     )
 
 
-def require_embedded(store: Store, kept: Embeddings, rows: Rows) -> None:
+def require_embedded(store: Store, kept: Embeddings, rows: Rows, current: Rows) -> None:
     """See that rows hold fields, and that their embeddings are of these.
 
     Raises:
@@ -121,7 +122,9 @@ def require_embedded(store: Store, kept: Embeddings, rows: Rows) -> None:
     """
     if len(rows):
         require_fitted(store, rows)
-    missing = np.setdiff1d(rows, kept.current())
+    there = np.zeros(store.slots, bool)
+    there[current] = True
+    missing = rows[~there[rows]]
     if len(missing):
         raise StoreError(
             f"{store.column('id')[missing[0]]!r} has no embedding by encoder {kept.key!r}",
@@ -154,18 +157,19 @@ def _shapes(text: str, kind: str) -> list[tuple[str, ShapeRef]]:
 
 def _families(store: Store, rows: Rows) -> tuple[Rows, ...]:
     parents = store.column("parent")
-    return tuple(_rows_with(parents, store.rows(), [parents[row] for row in rows]))
+    return tuple(_rows_with(parents, store.rows().tolist(), [parents[row] for row in rows]))
 
 
 def _same_sources(store: Store, refs: Sequence[ShapeRef]) -> list[Rows]:
     digests = [row.tobytes() for row in store.column("hash")]
-    return _rows_with(digests, store.rows(), [fingerprint(ref.path)[0] for ref in refs])
+    return _rows_with(digests, store.rows().tolist(), [fingerprint(ref.path)[0] for ref in refs])
 
 
 def _rows_with(values: Sequence[Any], rows: Iterable[int], wanted: Sequence[Any]) -> list[Rows]:
     """List the rows that have each wanted value."""
     found: dict[Any, list[int]] = {value: [] for value in wanted}
     for row in rows:
-        if values[row] in found:
-            found[values[row]].append(int(row))
+        place = found.get(values[row])
+        if place is not None:
+            place.append(row)
     return [np.array(found[value], np.int64) for value in wanted]

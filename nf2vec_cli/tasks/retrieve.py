@@ -113,15 +113,15 @@ def ask(
     """
     store = open_store(path)
     kept = open_embeddings(store, search.encoder)
-    rows = kept.current()
-    if to_measure:
-        rows = labelled(store, rows).rows
+    current = kept.current()
+    rows = labelled(store, current).rows if to_measure else current
     gallery = _gallery(kept, rows, search)
     with progress or Silent() as teller:
         queries = asked(
             store,
             kept,
             texts,
+            current=current,
             bar_sources=to_measure,
             device=search.device,
             jobs=jobs,
@@ -189,7 +189,7 @@ def score(
                 continue
             row = np.zeros(depth, bool)
             row[: len(found.rows)] = [classes[hit] == name for hit in found.rows]
-            barred = np.intersect1d(queries.barred[found.number], gallery.rows)
+            barred = gallery.among(queries.barred[found.number])
             relevant.append(row)
             totals.append(sizes[name] - sum(classes[other] == name for other in barred))
     counts = np.array(totals)

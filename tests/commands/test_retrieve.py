@@ -37,7 +37,8 @@ def fill(path, objects, *, key="one", copies=()):
     rows = made.register(entries)
     rng = np.random.default_rng(0)
     theta = made.init + rng.normal(0, 0.01, (len(rows), len(made.init))).astype(np.float32)
-    made.commit(rows, theta)
+    whole = {"error": np.zeros(len(rows)), "transform": [[0, 0, 0, 1]] * len(rows)}
+    made.commit(rows, theta, **whole)
     embed(made, key, [place for *_, place in (*objects, *copies)], rows)
     return path
 
