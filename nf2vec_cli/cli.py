@@ -30,6 +30,7 @@ COMMANDS = {
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "classify": "Tell the class of objects from their embeddings, and how often that is right.",
     "generate": "Draw new shapes of a class, as a store of embeddings of their own.",
+    "retrieve": "Find the objects of a store whose embeddings are nearest to a query's.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }

@@ -119,3 +119,58 @@ def surface_score(to_truth: NDArray[np.float64], to_result: NDArray[np.float64])
         f1=f_score(to_truth, to_result, 0.01),
         f025=f_score(to_truth, to_result, 0.0025),
     )
+
+
+@dataclass(frozen=True)
+class RankScore:
+    """How good ranked lists are, up to rank k: means over the queries, in percent.
+
+    hit: queries with at least one relevant object among the k (the paper's "mAP@k"). map: mean
+    average precision. precision: relevant ones among the k. ndcg: discounted cumulative gain, over
+    that of the best list possible. A query without any relevant object in the gallery counts as 0.
+    """
+
+    k: int
+    hit: float
+    map: float
+    precision: float
+    ndcg: float
+
+
+def rank_score(relevant: NDArray[np.bool_], total: NDArray[np.integer], k: int) -> RankScore:
+    """Score ranked lists: is each hit relevant [Q, K], how many are in the gallery [Q], rank k."""
+    if not len(relevant):
+        raise ValueError("no query, no score")
+    parts = (hit_at, average_precision_at, precision_at, ndcg_at)
+    hit, precise, share, gain = (100 * float(part(relevant, total, k).mean()) for part in parts)
+    return RankScore(k, hit, precise, share, gain)
+
+
+Ranked = NDArray[np.bool_]  # [Q, K]
+Counts = NDArray[np.integer]  # [Q]
+Scores = NDArray[np.float64]  # [Q]
+
+
+def hit_at(relevant: Ranked, total: Counts, k: int) -> Scores:  # noqa: ARG001
+    """Say 1 where one of the first k is relevant, else 0."""
+    return relevant[:, :k].any(1).astype(float)
+
+
+def precision_at(relevant: Ranked, total: Counts, k: int) -> Scores:  # noqa: ARG001
+    """Give the share of relevant ones among k; a list that is shorter is filled with misses."""
+    return np.asarray(relevant[:, :k].sum(1) / k)
+
+
+def average_precision_at(relevant: Ranked, total: Counts, k: int) -> Scores:
+    """Average the precision at each relevant rank up to k, over as many as could be there."""
+    first = relevant[:, :k]
+    precision = np.cumsum(first, axis=1) / np.arange(1, first.shape[1] + 1)
+    return np.asarray((precision * first).sum(1) / np.clip(total, 1, k))
+
+
+def ndcg_at(relevant: Ranked, total: Counts, k: int) -> Scores:
+    """Give the gain of the first k, 1 / log2(rank + 1) each, over the gain of the best list."""
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    best = np.concatenate([[0.0], np.cumsum(gains)])[np.clip(total, 0, k)]
+    first = relevant[:, :k]
+    return np.asarray((first * gains[: first.shape[1]]).sum(1) / np.where(best > 0, best, 1))

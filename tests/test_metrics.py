@@ -4,13 +4,16 @@ from scipy.spatial.distance import cdist
 from skimage.metrics import peak_signal_noise_ratio
 
 from nf2vec_cli.metrics import (
+    average_precision_at,
     cloud_score,
     cloud_scores,
     f_score,
     iou,
+    ndcg_at,
     nearest_distance,
     normal_consistency,
     psnr,
+    rank_score,
     surface_distance,
 )
 
@@ -93,3 +96,40 @@ def test_psnr_is_that_of_another_library():
     assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1))
     assert psnr(255 * a, 255 * b, peak=255) == pytest.approx(psnr(a, b))
     assert psnr(a, a) == np.inf
+
+
+# five queries: A0 A1 B0 A2 B1 at 0, 1, 2.5, 10 and 12 on a line, each asking the four others
+RANKED = np.array([[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 0, 0]], bool)
+TOTAL = np.array([2, 2, 1, 2, 1])
+
+
+def test_ranked_lists_by_hand():
+    first = rank_score(RANKED, TOTAL, 1)
+    assert (first.hit, first.map, first.precision, first.ndcg) == (40, 40, 40, 40)
+
+    whole = rank_score(RANKED, TOTAL, 5)
+    assert whole.hit == 100  # what the paper calls mAP@5
+    assert whole.precision == pytest.approx(100 * (2 + 2 + 1 + 2 + 1) / 25)
+    average = [(1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 1 / 4, (1 / 3 + 2 / 4) / 2, 1 / 2]
+    assert whole.map == pytest.approx(100 * np.mean(average))
+    best = 1 + 1 / np.log2(3)
+    gains = [1.5 / best, 1.5 / best, 1 / np.log2(5), (0.5 + 1 / np.log2(5)) / best, 1 / np.log2(3)]
+    assert whole.ndcg == pytest.approx(100 * np.mean(gains))
+
+
+def test_average_precision_asks_for_no_more_than_k_can_hold():
+    ranked, total = np.array([[1, 1, 0]], bool), np.array([50])
+
+    assert average_precision_at(ranked, total, 2).tolist() == [1]
+    assert average_precision_at(ranked, total, 3) == pytest.approx([2 / 3])
+    assert ndcg_at(ranked, total, 2).tolist() == [1]
+
+
+def test_a_query_without_relevant_objects_is_a_miss():
+    ranked, total = np.zeros((1, 3), bool), np.array([0])
+
+    found = rank_score(ranked, total, 3)
+
+    assert (found.hit, found.map, found.precision, found.ndcg) == (0, 0, 0, 0)
+    with pytest.raises(ValueError, match="no query"):
+        rank_score(np.zeros((0, 3), bool), np.zeros(0, int), 1)

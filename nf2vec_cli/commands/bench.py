@@ -1,7 +1,7 @@
 """`nf2vec bench`: speed and quality on this machine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -212,3 +212,40 @@ def train(
     config = train_settings(preset, None, settings, encoder_arch=encoder_arch)
     rows = bench_train(store, config, steps=steps, device=device, progress=open_progress(json=json))
     output.emit(rows, as_json=json)
+
+
+@app.command(epilog="Example: nf2vec bench retrieve --rows 100000 --numbers 256 --index ann")
+def retrieve(
+    rows: Annotated[int, Option("--rows", min=1, help="Objects of the gallery.")] = 1_000_000,
+    numbers: Annotated[int, Option("--numbers", min=1, help="Numbers of an embedding.")] = 1024,
+    queries: Annotated[int, Option("--queries", min=1, help="Objects that ask.")] = 100,
+    k: Annotated[int, Option("--k", min=1, help="Neighbours of each.")] = 10,
+    index: Annotated[
+        Literal["exact", "ann"],
+        Option("--index", help="ann: the graph of the extra `ann` beside the exact search."),
+    ] = "exact",
+    folder: Annotated[
+        Path | None,
+        Option(
+            "--folder",
+            exists=True,
+            file_okay=False,
+            help="Where the store is made and removed; 5 GB if nothing is said.",
+        ),
+    ] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Search random embeddings in a store that is made for it: seconds, memory, time to open."""
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.tasks.bench_retrieve import bench_retrieve
+
+    found = bench_retrieve(
+        rows=rows,
+        numbers=numbers,
+        queries=queries,
+        k=k,
+        approximate=index == "ann",
+        folder=folder,
+        progress=open_progress(json=json),
+    )
+    output.emit(found, as_json=json)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
@@ -15,13 +16,14 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
-from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
 from nf2vec_cli.store.store import Rows, Store
 
 ENCODERS, CHECKPOINTS, EMBEDDINGS = "encoders", "checkpoints", "embeddings"
 STATE = "state"
 CHUNK = 8 << 20  # bytes of a chunk of a state
 DIGEST = 16  # bytes of a field's digest
+BLOCK = 32 << 20  # bytes of embeddings that are read at once
 
 
 def save_state(
@@ -122,13 +124,17 @@ class Embeddings:
     def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
         """Open the embeddings of an encoder, with a slot for each row."""
         group = store.group.require_group(f"{EMBEDDINGS}/{key}")
-        for name, width, dtype in (("values", size, "float32"), ("digest", DIGEST, "uint8")):
+        length = max(store.batch, 64)
+        for name, rows, width, dtype in (
+            ("values", length, size, "float32"),
+            ("digest", COLUMN_CHUNK, DIGEST, "uint8"),  # always read whole
+        ):
             if name not in group:
                 group.create_array(
                     name,
                     shape=(0, width),
                     dtype=dtype,
-                    chunks=(max(store.batch, 64), width),
+                    chunks=(rows, width),
                     compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
                     filters=(),
                     fill_value=0,
@@ -170,11 +176,54 @@ class Embeddings:
         self.write(index, values)
         self.store.update(index, status=[Status.EMBEDDED] * len(index))
 
+    @property
+    def size(self) -> int:
+        """E: numbers of an embedding."""
+        return int(self._values.shape[1])
+
     def read(self, rows: Iterable[int]) -> Floats:
-        """Read embeddings [B, E] of rows that are current."""
+        """Read embeddings [B, E] of rows that are current, in their order; only their chunks."""
         index = np.asarray(list(rows), np.int64)
-        found: Floats = np.asarray(self._values[:])[index]
+        found = np.empty((len(index), self.size), np.float32)
+        chunk = int(self._values.chunks[0])
+        for place in np.unique(index // chunk):
+            here = np.flatnonzero(index // chunk == place)
+            part = self._part(int(place) * chunk, (int(place) + 1) * chunk)
+            found[here] = part[index[here] - place * chunk]
         return found
+
+    def blocks(self, rows: Rows, *, size: int = BLOCK) -> Iterator[tuple[Rows, Floats]]:
+        """Yield rows that are current, rising, and their embeddings, about `size` bytes at a time.
+
+        The next block is read while the caller is at work on one, so that two are in memory.
+        """
+        rows = np.unique(np.asarray(rows, np.int64))
+        chunk = int(self._values.chunks[0])
+        span = max(1, size // (4 * self.size * chunk)) * chunk
+
+        def read(first: int) -> tuple[Rows, Floats]:
+            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + span)]
+            low, high = int(here[0]), int(here[-1]) + 1
+            part = self._part(low, high)
+            return here, part if len(part) == len(here) else part[here - low]
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[tuple[Rows, Floats]] | None = None
+            for place in np.unique(rows // span):
+                current, ahead = ahead, reader.submit(read, int(place) * span)
+                if current is not None:
+                    yield current.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def _part(self, low: int, high: int) -> Floats:
+        try:
+            return np.asarray(self._values[low:high])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.store.path} is damaged: {EMBEDDINGS}/{self.key} cannot be read: {error}",
+                hint=f"`nf2vec encode {self.store.path} --force` makes them again",
+            ) from error
 
 
 def own_digests(values: Floats) -> NDArray[np.uint8]:  # [B, E] -> [B, 16]

@@ -18,6 +18,7 @@ from nf2vec_cli.store import later, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
 from nf2vec_cli.store.durable import PARTIAL, DurableStore
 from nf2vec_cli.store.schema import (
+    COLUMN_CHUNK,
     COLUMNS,
     FORMAT,
     FORMAT_VERSION,
@@ -30,6 +31,7 @@ from nf2vec_cli.store.schema import (
 from nf2vec_cli.store.text import decode_text, encode_text
 
 Rows = NDArray[np.int64]
+TEXTS = 16 * COLUMN_CHUNK  # texts that are decoded at once
 
 
 def open_store(path: str | Path, mode: str = "r") -> Store:
@@ -117,11 +119,18 @@ class Store:
         column = COLUMNS[name]
         if name in LATER and name not in self.group:
             return later.absent(self, column)
+        array, slots = self._array(name), self.slots
         try:
-            values = np.asarray(self._array(name)[: self.slots])
+            if not column.text:
+                return np.asarray(array[:slots])
+            # texts are padded: a million of them whole would be a gigabyte
+            parts = (
+                np.asarray(array[start : min(start + TEXTS, slots)])
+                for start in range(0, slots, TEXTS)
+            )
+            return [text for part in parts for text in decode_text(part)]
         except (OSError, ValueError, RuntimeError) as error:
             raise self._damaged(f"column {name!r}", error) from error
-        return decode_text(values) if column.text else values
 
     def rows(self, status: int | None = None) -> Rows:
         """List the rows of objects: all, or those of one status."""
@@ -134,7 +143,10 @@ class Store:
         Raises:
             StoreError: there is no such object, or several.
         """
-        names = self.column("id")
+        names, wanted_ids = self.column("id"), set(ids)
+        exact = {names[row]: int(row) for row in self.rows() if names[row] in wanted_ids}
+        if len(exact) == len(wanted_ids):
+            return np.array([exact[name] for name in ids], np.int64)
         rows = {names[row]: int(row) for row in self.rows()}
         short: dict[str, list[str]] = {}
         for name in rows:
