@@ -18,6 +18,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
 from nf2vec_cli.store.lock import holder, store_lock
+from nf2vec_cli.store.products import ENCODERS, Embeddings, keys, own_digests
 from nf2vec_cli.store.schema import COLUMNS, LATER, SURFACE, Status
 from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
 
@@ -79,6 +80,10 @@ def check_store(
                     store.update([row], status=[Status.QUARANTINED], message=[f"damaged: {text}"])
                 findings.append(Finding("field", store.column("id")[row], text, repair))
             teller.advance(len(rows))
+        for row, text in _embedded(store):
+            if repair:
+                store.update([row], status=[Status.QUARANTINED], message=[f"damaged: {text}"])
+            findings.append(Finding("embedding", store.column("id")[row], text, repair))
         objects = len(store.rows())
     sound = all(finding.repaired for finding in findings)
     return CheckReport(str(path), objects, len(done), sound, tuple(findings))
@@ -171,3 +176,24 @@ def _fields(store: Store, rows: Rows) -> Iterator[tuple[int, str]]:
             yield int(row), "its weights are not those that were written"
         elif not np.isfinite(decode(stored, store.init, store.blocks)).all():
             yield int(row), "its weights are not finite"
+
+
+def _embedded(store: Store) -> Iterator[tuple[int, str]]:
+    """Yield the rows that hold an embedding alone, and whose embedding is damaged or gone."""
+    alone = store.rows(Status.EMBEDDED)
+    if not len(alone):
+        return
+    digest = store.column("digest")
+    sound: set[int] = set()
+    for key in keys(store, ENCODERS):
+        try:
+            kept = Embeddings(store, key)
+            rows = np.intersect1d(kept.current(), alone)
+            values = kept.read(rows)
+        except (StoreError, OSError, ValueError, RuntimeError):
+            continue
+        same = (own_digests(values) == digest[rows]).all(1) & np.isfinite(values).all(1)
+        sound |= set(rows[same].tolist())
+    for row in alone:
+        if row not in sound:
+            yield int(row), "its embedding is not the one that was written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -139,13 +140,14 @@ class Embeddings:
         return opened
 
     def current(self) -> Rows:
-        """List the rows whose embedding is of the field that the store holds now."""
-        done = self.store.rows(Status.DONE)
+        """List the rows whose embedding is of the field that the store holds now, or is all."""
+        status = self.store.column("status")
+        whole = np.flatnonzero((status == Status.DONE) | (status == Status.EMBEDDED))
         held = np.zeros((self.store.slots, DIGEST), np.uint8)
         kept = np.asarray(self._digest[: self.store.slots])
         held[: len(kept)] = kept
         wanted = self.store.column("digest")
-        found: Rows = done[(held[done] == wanted[done]).all(1)]
+        found: Rows = whole[(held[whole] == wanted[whole]).all(1)]
         return found
 
     def write(self, rows: Iterable[int], values: Floats) -> None:
@@ -158,8 +160,24 @@ class Embeddings:
             whole[index - low] = part
             array[low:high] = whole
 
+    def write_alone(self, rows: Iterable[int], values: Floats, **columns: Any) -> None:
+        """Keep embeddings [B, E] of rows that have no field: the row's digest is the embedding's.
+
+        They count when the status is written, last: none of these rows is ever taken for a field.
+        """
+        index = np.asarray(list(rows), np.int64)
+        self.store.update(index, digest=own_digests(values), **columns)
+        self.write(index, values)
+        self.store.update(index, status=[Status.EMBEDDED] * len(index))
+
     def read(self, rows: Iterable[int]) -> Floats:
         """Read embeddings [B, E] of rows that are current."""
         index = np.asarray(list(rows), np.int64)
         found: Floats = np.asarray(self._values[:])[index]
         return found
+
+
+def own_digests(values: Floats) -> NDArray[np.uint8]:  # [B, E] -> [B, 16]
+    """Name embeddings by 16 bytes of the SHA-256 of their numbers, little endian."""
+    names = [sha256(np.asarray(row, "<f4").tobytes()).digest()[:DIGEST] for row in values]
+    return np.frombuffer(b"".join(names), np.uint8).reshape(-1, DIGEST)

@@ -20,6 +20,7 @@ class Status(IntEnum):
     DONE = 2
     FAILED = 3
     QUARANTINED = 4
+    EMBEDDED = 5  # an embedding alone: there is no field, and there are no weights
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,12 @@ COLUMNS = {
         _text("message", 512, "why it failed, or what cleaning changed"),
         _number("hash", "uint8", "SHA-256 of the source's content", 32),
         _number("key", "uint8", "name of the product: source, settings and init", 16),
-        _number("digest", "uint8", "first 16 bytes of the SHA-256 of the stored weights", 16),
+        _number(
+            "digest",
+            "uint8",
+            "first 16 bytes of the SHA-256 of the stored weights or embedding",
+            16,
+        ),
         _number("size", "int64", "bytes of the source file"),
         _number("mtime", "int64", "source's time of change, nanoseconds since 1970"),
         _number(
@@ -69,7 +75,9 @@ COLUMNS = {
         _text("sign", 8, "how inside was told: normal, winding, parity or wrap; empty: no sign"),
         _number("faces", "int64", "triangles of the cleaned source; 0 if it is no mesh"),
         _number("cells", "int32", "cells along each axis of the grid that was fitted; 0: no grid"),
-        _number("status", "uint8", "0 empty, 1 pending, 2 done, 3 failed, 4 quarantined"),
+        _number(
+            "status", "uint8", "0 empty, 1 pending, 2 done, 3 failed, 4 quarantined, 5 embedding"
+        ),
     )
 }
 FILL = {"watertight": 255, "disagreement": float("nan")}

@@ -97,7 +97,9 @@ class _Embedded:
         self.rows = self.kept.current()
 
     def require(self, rows: Rows) -> None:
-        require_fitted(self.store, rows)
+        alone = self.store.column("status")[rows] == Status.EMBEDDED
+        if len(rows) == 0 or not alone.all():
+            require_fitted(self.store, rows[~alone])
         missing = np.setdiff1d(rows, self.rows)
         if len(missing):
             name = self.store.column("id")[missing[0]]
@@ -126,15 +128,26 @@ def require_fitted(store: Store, rows: Sequence[int] | Rows) -> None:
     missing = [row for row in rows if status[row] != Status.DONE]
     if missing:
         name = store.column("id")[missing[0]]
+        if status[missing[0]] == Status.EMBEDDED:
+            raise _no_weights(repr(name))
         raise StoreError(
             f"{name!r} has no field: it is {Status(int(status[missing[0]])).name.lower()}",
             hint=f"`nf2vec info {store.path} --failed` lists what failed, with the reason",
         )
     if not len(rows):
+        alone = len(store.rows(Status.EMBEDDED))
+        if alone:
+            raise _no_weights(f"{store.path}: each of its {alone} objects")
         raise StoreError(
             f"{store.path} holds no fitted field",
             hint=f"run `nf2vec fit SHAPES --field {store.field} --store {store.path}` first",
         )
+
+
+def _no_weights(subject: str) -> StoreError:
+    return StoreError(
+        f"{subject} is an embedding alone: it has no weights", hint="add `--from embeddings`"
+    )
 
 
 def _line(ends: Floats, share: float) -> Floats:

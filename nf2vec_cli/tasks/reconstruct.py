@@ -136,7 +136,7 @@ def _chores(
             kind=store.field,
             transform=column["transform"][row],
             copy=(int(column["copy"][row]), int(column["seed"][row])),
-            source=tuple(inside(root, column["source"][row]) for root in roots),
+            source=_sources(roots, column["source"][row]),
             digest=np.asarray(column["hash"][row]).tobytes(),
             file=inside(out, f"{column['id'][row]}.{wanted.suffix}"),
             form=form,
@@ -144,6 +144,11 @@ def _chores(
             config=config,
             wanted=wanted,
         )
+
+
+def _sources(roots: Sequence[Path], name: str) -> tuple[Path, ...]:
+    """Say where an object's source may be; what was generated has none."""
+    return tuple(inside(root, name) for root in roots) if name else ()
 
 
 def _goodness(result: Rebuilt) -> float:
