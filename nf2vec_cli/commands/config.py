@@ -48,3 +48,17 @@ def train(preset: PresetOpt = None, json: JsonOpt = False) -> None:
         output.emit(settings_of(TrainConfig, values), as_json=True)
     else:
         output.emit(describe(TrainConfig, values))
+
+
+@app.command("map", epilog="Example: nf2vec config map --preset paper > map.toml")
+def map_(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec map` as a TOML file for --config."""
+    from nf2vec_cli.config import Preset
+    from nf2vec_cli.config.describe import describe, settings_of
+    from nf2vec_cli.config.map import MapConfig, map_defaults
+
+    values = map_defaults(Preset(preset or "small"))
+    if json:
+        output.emit(settings_of(MapConfig, values), as_json=True)
+    else:
+        output.emit(describe(MapConfig, values))

@@ -11,6 +11,7 @@ from nf2vec_cli.fields import FieldName
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
+    from nf2vec_cli.config.map import MapConfig
     from nf2vec_cli.config.train import TrainConfig
 
 
@@ -58,3 +59,18 @@ def train_settings(
         overrides=[*texts, *(overrides or [])],
         base=train_defaults(preset or Preset.small),
     )
+
+
+def map_settings(
+    preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
+) -> MapConfig:
+    """Combine the options of a mapping, each over the one before, as `fit_settings` does."""
+    from nf2vec_cli.config.load import given_settings, load_config
+    from nf2vec_cli.config.map import MapConfig, map_defaults
+
+    named = {"preset": preset, **asked}
+    texts = [f"{key}={value}" for key, value in named.items() if value is not None]
+    texts += overrides or []
+    given = given_settings(file, texts).get("preset")
+    base = map_defaults(Preset(given) if given in list(Preset) else Preset.small)
+    return load_config(MapConfig, file=file, overrides=texts, base=base)
