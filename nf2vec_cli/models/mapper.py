@@ -15,7 +15,7 @@ class Mapper(nn.Module):
 
     The paper's network is linear layers with batch normalisation and ReLU between them. It learns
     from a hundred thousand pairs; of a few hundred a single wide layer with noise on its inputs
-    makes more (docs/performance.md).
+    makes more (docs/paper.md).
 
     The means and spreads of both spaces are part of it: `forward` takes and gives plain embeddings.
     """
