@@ -14,7 +14,7 @@ class Mapper(nn.Module):
     """Embeddings of one encoder in, embeddings of another out.
 
     The paper's network is linear layers with batch normalisation and ReLU between them. It learns
-    from a hundred thousand pairs; of a few hundred a single wide layer with noise on its inputs
+    from tens of thousands of pairs; of a few hundred a single wide layer with noise on its inputs
     makes more (docs/paper.md).
 
     The means and spreads of both spaces are part of it: `forward` takes and gives plain embeddings.
