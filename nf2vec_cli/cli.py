@@ -24,6 +24,7 @@ COMMANDS = {
     "fit": "Fit one neural field to each shape in SHAPES, into a store.",
     "train": "Train an encoder and its decoder on the fields of a store; no shapes are needed.",
     "encode": "Embed the fields of a store by an encoder; what is embedded already is skipped.",
+    "map": "Learn to map embeddings of A to those of B, on the objects that both hold.",
     "info": "Show what a store holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",

@@ -61,6 +61,14 @@ def generate(preset: PresetOpt = None, model: GeneratorOpt = None, json: JsonOpt
     _print(GenerateConfig, partial(generate_defaults, model=model), preset, json)
 
 
+@app.command("map", epilog="Example: nf2vec config map --preset paper > map.toml")
+def map_(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec map` as a TOML file for --config."""
+    from nf2vec_cli.config.map import MapConfig, map_defaults
+
+    _print(MapConfig, map_defaults, preset, json)
+
+
 def _print(model: Any, defaults: Any, preset: Any, json: bool) -> None:
     from nf2vec_cli.config import Preset
     from nf2vec_cli.config.describe import describe, settings_of

@@ -24,6 +24,7 @@ from nf2vec_cli.errors import PartialFailure
 EXAMPLE = """
 nf2vec fit shapes/ --field sdf --store ds.zarr
 nf2vec fit scans/ --field udf --store scans.zarr --augment 4
+nf2vec fit scans/ --field udf --store partial.zarr --crop 0.5
 nf2vec fit grids/ --field occ --store grids.zarr --voxels 64
 find parts -name '*.stl' | nf2vec fit - --field sdf --store parts.zarr --labels parts.csv
 """
@@ -59,6 +60,14 @@ AugmentOpt = Annotated[
         help="Copies of other proportions to fit beside each shape, but not those of val and test.",
     ),
 ]
+CropOpt = Annotated[
+    float | None,
+    Option(
+        "--crop",
+        metavar="SHARE",
+        help="Fit this share of each surface, cut by a plane drawn from the id (udf, occ).",
+    ),
+]
 TargetOpt = Annotated[
     float | None,
     Option("--target-error", min=0, help="Mean field error at which a fit stops early."),
@@ -87,6 +96,7 @@ def fit(
     sign: SignOpt = None,
     target_error: TargetOpt = None,
     augment: AugmentOpt = 0,
+    crop: CropOpt = None,
     codec: CodecOpt = None,
     config: ConfigOpt = None,
     settings: SetOpt = None,
@@ -115,6 +125,7 @@ def fit(
         "voxels": voxels,
         "occupancy": occupancy,
         "target_error": target_error,
+        "crop": crop,
     }
     chosen = fit_settings(field, preset, recipe, asked, config, settings)
     found = discover(shapes, root=root, labels=labels, suffixes=READABLE[field])

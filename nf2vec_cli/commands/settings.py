@@ -12,6 +12,7 @@ from nf2vec_cli.fields import FieldName
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
     from nf2vec_cli.config.generate import GenerateConfig
+    from nf2vec_cli.config.map import MapConfig
     from nf2vec_cli.config.strict import StrictModel
     from nf2vec_cli.config.train import TrainConfig
 
@@ -65,16 +66,18 @@ def verb_settings(
     overrides: Sequence[str] | None,
     **asked: object,
 ) -> Model:
-    """Combine the options, each over the one before: preset < --config < options < --set."""
-    from nf2vec_cli.config.load import load_config
+    """Combine the options, each over the one before: preset < --config < options < --set.
 
-    texts = [f"{key}={value}" for key, value in asked.items() if value is not None]
-    return load_config(
-        model,
-        file=file,
-        overrides=[*texts, *(overrides or [])],
-        base=defaults(preset or Preset.small),
-    )
+    A preset that is named in the file or by --set counts like the option.
+    """
+    from nf2vec_cli.config.load import given_settings, load_config
+
+    named = {"preset": preset, **asked}
+    texts = [f"{key}={value}" for key, value in named.items() if value is not None]
+    texts += overrides or []
+    given = given_settings(file, texts).get("preset")
+    base = defaults(Preset(given) if given in list(Preset) else Preset.small)
+    return load_config(model, file=file, overrides=texts, base=base)
 
 
 def generate_settings(
@@ -94,3 +97,12 @@ def generate_settings(
     known = Preset(given["preset"]) if given.get("preset") in list(Preset) else Preset.small
     base = generate_defaults(known, given.get("model"))
     return load_config(GenerateConfig, file=file, overrides=texts, base=base)
+
+
+def map_settings(
+    preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
+) -> MapConfig:
+    """Combine the options of a mapping, as `verb_settings` does."""
+    from nf2vec_cli.config.map import MapConfig, map_defaults
+
+    return verb_settings(MapConfig, map_defaults, preset, file, overrides, **asked)

@@ -59,6 +59,12 @@ class FitConfig(StrictModel):
     normalise: Literal["box", "vertices"] = Field(
         "box", description="Centre: of the bounding box, or mean of the vertices (the paper)."
     )
+    crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of each surface that is fitted, cut by a plane; 1: all (udf, occ).",
+    )
     sign: Literal["auto", "parity", "winding", "wrap"] = Field(
         "auto", description="How inside is told from outside (sdf)."
     )

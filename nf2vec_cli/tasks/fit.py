@@ -68,8 +68,10 @@ def plan_fit(
 
     Raises:
         StoreError: the store is of another field, or starts from another init.
-        ConfigError: the store was made with other settings.
+        ConfigError: the store was made with other settings, or the field has no crops.
     """
+    if config is not None:
+        _refuse_crop(field, config)
     opened = open_store(store) if holds_store(store) else None
     if opened is None:
         default = FitConfig(**fit_defaults(Preset.small, Recipe.fast, field))
@@ -175,6 +177,17 @@ def versions(device: torch.device) -> dict[str, str]:
         "device": str(device),
         "sine": "numba" if fused_sine_available() else "torch",
     }
+
+
+def _refuse_crop(field: FieldName, config: FitConfig) -> None:
+    """Refuse what has no meaning: a surface that was cut is open, and has no inside."""
+    solid = field is FieldName.occ and config.occupancy == "solid"
+    if config.crop < 1 and (field is FieldName.sdf or solid):
+        kind = "solid occupancy" if solid else "sdf"
+        raise ConfigError(
+            f"crop {config.crop:g} leaves surfaces that are open, and {kind} needs an inside",
+            hint="`--field udf` fits open surfaces",
+        )
 
 
 def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import chain, tee
@@ -23,6 +23,7 @@ from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.shapes.augment import augment
 from nf2vec_cli.shapes.clean import Mesh
+from nf2vec_cli.shapes.crop import crop
 from nf2vec_cli.shapes.discover import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import into_unit
@@ -153,12 +154,14 @@ def prepare(job: Job) -> Prepared | Failed:
         seed = object_seed(job.id, job.config.seed)
         shape = load_shape(job.path, job.field)
         columns |= _facts(shape)
+        # the whole shape says where the unit sphere is, so that a crop lies on it
         unit, centre, scale = into_unit(copied(shape, job.copy, seed), how=job.config.normalise)
+        unit = cropped(unit, job.config, seed)
         columns["transform"] = np.array([*centre, scale])
         rng = np.random.default_rng([seed, 0])
         pool = field_of(job.field).prepare(unit, job.config, rng=rng)
         columns |= {name: getattr(pool, name) for name in POOL_COLUMNS}
-        columns |= {"seed": seed, "message": _remarks(shape, pool)}
+        columns |= {"seed": seed, "message": _remarks(replace(shape, notes=unit.notes), pool)}
     except Exception as error:  # one shape, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
             log.exception("%s", job.path)
@@ -169,7 +172,9 @@ def prepare(job: Job) -> Prepared | Failed:
 
 def product_key(source_hash: bytes, job: Job) -> bytes:
     """Name the product of this source, these settings and this start: 16 bytes."""
-    settings = job.config.model_dump_json(exclude={"codec", "bits", "batch"})
+    # `crop` came later: a whole shape's product keeps the name that it had before
+    left_out = {"codec", "bits", "batch"} | ({"crop"} if job.config.crop == 1 else set())
+    settings = job.config.model_dump_json(exclude=left_out)
     text = f"{source_hash.hex()}/{job.field}/{job.init_hash}/{settings}"
     return sha256(text.encode()).digest()[:16]
 
@@ -177,6 +182,11 @@ def product_key(source_hash: bytes, job: Job) -> bytes:
 def copied(shape: Shape, copy: int, seed: int) -> Shape:
     """Give a shape's augmented copy; copy 0 is the shape itself. `seed`: the copy's own."""
     return augment(shape, rng=np.random.default_rng([seed, 2])) if copy else shape
+
+
+def cropped(shape: Shape, config: FitConfig, seed: int) -> Shape:
+    """Give the part of a shape that its field is fitted to; `seed`: the object's own."""
+    return crop(shape, config.crop, rng=np.random.default_rng([seed, 4]))
 
 
 def _facts(shape: Shape) -> dict[str, Any]:

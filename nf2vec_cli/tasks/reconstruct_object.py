@@ -18,7 +18,7 @@ from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import onto_unit
 from nf2vec_cli.shapes.write import write_shape
 from nf2vec_cli.tasks.field_function import Askable
-from nf2vec_cli.tasks.fit_object import copied
+from nf2vec_cli.tasks.fit_object import copied, cropped
 from nf2vec_cli.tasks.rebuild import Built, Form, build, same_form
 from nf2vec_cli.tasks.score import Quality, compare
 from nf2vec_cli.tasks.sheet import picture_of
@@ -170,7 +170,8 @@ def _source(chore: Chore) -> Shape | None:
     for path in chore.source:
         try:
             if path.is_file() and fingerprint(path)[0] == chore.digest:
-                return copied(load_shape(path, chore.kind), *chore.copy)
+                whole = copied(load_shape(path, chore.kind), *chore.copy)
+                return cropped(whole, chore.config, chore.copy[1])
         except (OSError, InputError):
             continue
     return None

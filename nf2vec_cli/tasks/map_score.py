@@ -1,0 +1,147 @@
+"""Shapes of mapped embeddings against the truth, beside what no mapper, and a perfect one, give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nf2vec_cli.errors import StoreError
+from nf2vec_cli.metrics import f_score, nearest_distance
+from nf2vec_cli.models.decoder import Decoder
+from nf2vec_cli.progress import Progress
+from nf2vec_cli.shapes.cloud import Cloud
+from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.store import Rows
+from nf2vec_cli.tasks.decoded_field import DecodedField
+from nf2vec_cli.tasks.mapper import Kept, nearest
+from nf2vec_cli.tasks.pairs import Pairs
+from nf2vec_cli.tasks.rebuild import Form, build
+from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
+
+COMPARED = 128  # test objects at most, evenly chosen: three shapes are decoded of each
+DECODED_AT, POINTS = 64, 2_048  # grid points an axis, and points of a cloud, as in the literature
+SAME_PLACE = 1e-3  # of a shape's size: how far A's frame may lie from B's
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """Shapes of one origin against the points on the surfaces of B's test objects, in unit space.
+
+    shapes: compared. empty: decoded to no surface, and left out of the means. chamfer: mean of the
+    two mean distances. f1, f5: F-score at 1 % and 5 % of the unit sphere's radius; 2,048 points of
+    a surface are 2 to 3 % apart, so that two draws of one surface do not score 1 at 1 %.
+    """
+
+    shape: str
+    shapes: int
+    empty: int = 0
+    chamfer: float | None = None
+    f1: float | None = None
+    f5: float | None = None
+
+
+def score_map(
+    pairs: Pairs, kept: Kept, decoder: Decoder, *, jobs: int = 0, progress: Progress
+) -> tuple[MapRow, ...]:
+    """Decode the test objects' mapped embeddings and compare them with B's surfaces.
+
+    Beside them: A's own surface points as they are, where A's frame is B's (completion: before
+    and after); the nearest training object in its place (no mapper), decoded from its embedding in
+    B, and its own surface points; and the test objects' own embeddings in B, the best that the
+    decoder allows.
+
+    Raises:
+        StoreError: as `compared_rows`.
+    """
+    a, b = pairs.a.store, pairs.b.store
+    rows_a, rows_b, truth = compared_rows(pairs)
+    source, target = pairs.a.read(rows_a), pairs.b.read(rows_b)
+    train_a, train_b = pairs.read("train")
+    near = nearest(kept.module, torch.from_numpy(source), torch.from_numpy(train_a)).numpy()
+    with torch.no_grad():
+        mapped = kept.module(torch.from_numpy(source)).numpy()
+    parts = {"mapped": mapped, "nearest in train": train_b[near], "own embedding": target}
+    twins = b.surface(pairs.rows["train"][1][near])
+    clouds: dict[str, Sequence[Points | None]] = {}
+    before = a.surface(rows_a)
+    if _known(before).all() and _same_frame(pairs, rows_a, rows_b):
+        clouds["source, as it is"] = list(before.astype(np.float64))
+    clouds |= _decoded(decoder, b.field, parts, jobs=jobs, progress=progress)
+    if _known(twins).all():
+        clouds["nearest in train, as it is"] = list(twins.astype(np.float64))
+    wanted = list(truth.astype(np.float64))
+    return tuple(_scored(name, found, wanted) for name, found in clouds.items())
+
+
+def compared_rows(pairs: Pairs) -> tuple[Rows, Rows, Floats]:
+    """Give the rows in A and B of the test objects to compare, and points on them, [N, S, 3].
+
+    Raises:
+        StoreError: B knows no surface of any test object.
+    """
+    rows_a, rows_b = pairs.rows["test"]
+    truth = pairs.b.store.surface(rows_b)
+    some = np.flatnonzero(_known(truth))
+    if not len(some):
+        raise StoreError(
+            f"{pairs.b.store.path} knows no points on the surfaces of its test objects",
+            hint="leave out `--metrics`, or `nf2vec fit SHAPES --store STORE --force` once more",
+        )
+    some = some[np.linspace(0, len(some) - 1, min(COMPARED, len(some))).round().astype(int)]
+    return rows_a[some], rows_b[some], truth[some]
+
+
+def _known(surface: Floats) -> NDArray[np.bool_]:  # [N, S, 3] -> [N]
+    """Tell which objects' surfaces are known: points that are not, are 0."""
+    found: NDArray[np.bool_] = np.asarray(surface.reshape(len(surface), -1).any(axis=1))
+    return found
+
+
+def _same_frame(pairs: Pairs, rows_a: Rows, rows_b: Rows) -> bool:
+    """Tell whether the unit spheres of A and B are at one place: else they cannot be compared."""
+    one = np.asarray(pairs.a.store.column("transform"))[rows_a]
+    other = np.asarray(pairs.b.store.column("transform"))[rows_b]
+    return bool((np.abs(one - other) <= SAME_PLACE * other[:, 3:]).all())
+
+
+def _decoded(
+    decoder: Decoder, kind: str, parts: dict[str, Floats], *, jobs: int, progress: Progress
+) -> dict[str, list[Points | None]]:
+    work = [
+        (DecodedField(decoder, torch.from_numpy(z), kind), kind)
+        for part in parts.values()
+        for z in part
+    ]
+    progress.start(len(work), "decode")
+    found: list[Points | None] = []
+    for cloud in spread(_cloud, work, workers=max(1, min(jobs or available_cores(), len(work)))):
+        found.append(None if isinstance(cloud, WorkerDied) else cloud)
+        progress.advance(1)
+    rest = iter(found)
+    return {name: [next(rest) for _ in part] for name, part in parts.items()}
+
+
+def _cloud(job: tuple[DecodedField, str]) -> Points | None:
+    """Draw points of one decoded surface, in a worker; None: there is none."""
+    field, kind = job
+    built = build(field, kind, Form.cloud, resolution=DECODED_AT, points=POINTS).shape
+    assert isinstance(built, Cloud)
+    return built.points if len(built.points) else None
+
+
+def _scored(name: str, found: Sequence[Points | None], truth: Sequence[Points]) -> MapRow:
+    scores = []
+    for cloud, wanted in zip(found, truth, strict=True):
+        if cloud is not None:
+            there, back = nearest_distance(cloud, wanted), nearest_distance(wanted, cloud)
+            bounds = [f_score(there, back, bound) for bound in (0.01, 0.05)]
+            scores.append((float(there.mean() + back.mean()) / 2, *bounds))
+    empty = len(truth) - len(scores)
+    if not scores:
+        return MapRow(name, len(truth), empty)
+    return MapRow(name, len(truth), empty, *np.mean(scores, axis=0).tolist())
