@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "Look for damage in a store, and repair it if asked.",
     "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
+    "segment": "Tell the parts of objects from their embeddings, at labelled points or any others.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }

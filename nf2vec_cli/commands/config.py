@@ -48,3 +48,17 @@ def train(preset: PresetOpt = None, json: JsonOpt = False) -> None:
         output.emit(settings_of(TrainConfig, values), as_json=True)
     else:
         output.emit(describe(TrainConfig, values))
+
+
+@app.command(epilog="Example: nf2vec config segment --preset paper > segment.toml")
+def segment(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec segment` as a TOML file for --config."""
+    from nf2vec_cli.config import Preset
+    from nf2vec_cli.config.describe import describe, settings_of
+    from nf2vec_cli.config.segment import SegmentConfig, segment_defaults
+
+    values = segment_defaults(Preset(preset or "small"))
+    if json:
+        output.emit(settings_of(SegmentConfig, values), as_json=True)
+    else:
+        output.emit(describe(SegmentConfig, values))

@@ -11,6 +11,7 @@ from nf2vec_cli.fields import FieldName
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
+    from nf2vec_cli.config.segment import SegmentConfig
     from nf2vec_cli.config.train import TrainConfig
 
 
@@ -57,4 +58,20 @@ def train_settings(
         file=file,
         overrides=[*texts, *(overrides or [])],
         base=train_defaults(preset or Preset.small),
+    )
+
+
+def segment_settings(
+    preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
+) -> SegmentConfig:
+    """Combine the options of a head that tells parts, as `train_settings` does."""
+    from nf2vec_cli.config.load import load_config
+    from nf2vec_cli.config.segment import SegmentConfig, segment_defaults
+
+    texts = [f"{key}={value}" for key, value in asked.items() if value is not None]
+    return load_config(
+        SegmentConfig,
+        file=file,
+        overrides=[*texts, *(overrides or [])],
+        base=segment_defaults(preset or Preset.small),
     )
