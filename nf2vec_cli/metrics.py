@@ -134,7 +134,7 @@ def parts_of_scores(
 def shape_part_iou(
     truth: NDArray[np.integer], found: NDArray[np.integer], parts: Sequence[int]
 ) -> float:  # [M], [M]
-    """Mean intersection over union of a shape's parts, those of its class (paper, section IV-D).
+    """Mean intersection over union of a shape's parts, those of its class (paper, section IV).
 
     A part that is neither there nor found counts 1, as the field defines it.
     """

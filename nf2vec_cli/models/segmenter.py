@@ -12,7 +12,7 @@ FLAT = 1e-6  # deviation of an embedding's number below which it is left as it i
 
 
 class Segmenter(nn.Module):
-    """Paper, section IV-D: decoder of (embedding, class, point), one output for each part.
+    """Paper, section IV: decoder of (embedding, class, point), one output for each part.
 
     What embedding and class add is computed once an object. Its standardisation is part of the
     head, so that it reads embeddings as they are stored.

@@ -96,7 +96,7 @@ def segment(
 ) -> Segmentation:
     """Train a head that tells parts from embeddings, keep it in the store, and ask it of objects.
 
-    Paper, section IV-D. A head with the same settings, embeddings and labels that is there already
+    Paper, section IV. A head with the same settings, embeddings and labels that is there already
     is used as it is; a run that was killed goes on from its last checkpoint.
 
     Args:

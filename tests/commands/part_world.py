@@ -16,7 +16,7 @@ CENTRE, SCALE = np.array([5.0, -3.0, 1.0]), 20.0
 POINTS = 120
 # noise drowns the embeddings, which say nothing of these parts
 QUICK = (
-    *("hidden=24", "octaves=2", "points=32", "batch=8", "noise=3"),
+    *("hidden=32", "octaves=2", "points=64", "batch=24", "noise=1"),
     *("steps=100", "validate_every=25", "learning_rate=1e-2"),
 )
 

@@ -172,18 +172,18 @@ def test_clouds_are_written_with_their_parts_as_colours(run, world, tmp_path):
 def test_any_number_of_points_is_drawn_from_the_fields(run, solid, tmp_path):
     store, parts = solid
     out = tmp_path / "out"
-    line = ("--points", "300", "--jobs", "1", "--out", out, "--json")
+    line = ("--ids", "shape/28", "--points", "300", "--jobs", "1", "--out", out, "--json")
 
     found = rows(run("segment", store, "--parts", parts, *quick("steps=5"), *line))
-    alone = rows(run("segment", store, "--ids", "shape/28", *line))
+    alone = rows(run("segment", store, *line))
 
-    assert [row["points"] for row in found] == [300] * 3
-    assert all(0 < row["iou"] <= 1 for row in found)
-    cloud = trimesh.load(found[1]["file"])
+    assert [(row["id"], row["points"]) for row in found] == [("shape/28", 300)]
+    assert 0 < found[0]["iou"] <= 1
+    cloud = trimesh.load(found[0]["file"])
     assert len(cloud.vertices) == 300
     assert np.abs((cloud.vertices - CENTRE) / SCALE).max() <= 1 + 1e-5
     # without labels: the same points and parts, and nothing to compare with
-    assert alone == [found[1] | {"iou": None}]
+    assert alone == [found[0] | {"iou": None}]
 
 
 def test_objects_without_labels_are_told_by_the_head_alone(run, solid):
@@ -199,11 +199,22 @@ def test_objects_without_labels_are_told_by_the_head_alone(run, solid):
         ("shape/4", "cone", None),
     ]
     assert [row["points"] for row in found] == [2048, 2048]
-    assert [row["id"] for row in rows(run("segment", store, "--jobs", "1", "--json"))] == [
-        "shape/27",
-        "shape/28",
-        "shape/29",
-    ]
+
+
+def test_without_labels_and_ids_the_heads_own_test_objects_are_asked(run, world, monkeypatch):
+    from nf2vec_cli.shapes.cloud import Cloud
+    from nf2vec_cli.tasks import segment_objects
+    from nf2vec_cli.tasks.rebuild import Built
+
+    store, parts = world
+    rows(run("segment", store, "--parts", parts, *quick("steps=3"), "--json"))
+
+    empty = Built(Cloud(np.empty((0, 3))), None)
+    monkeypatch.setattr(segment_objects, "build", lambda *_, **__: empty)
+    found = rows(run("segment", store, "--jobs", "1", "--json"), 7)
+
+    assert [row["id"] for row in found] == ["shape/27", "shape/28", "shape/29"]
+    assert {row["problem"] for row in found} == {"nothing of the field is left to draw points from"}
 
 
 def test_an_object_of_another_class_is_reported_and_the_others_go_on(run, world):
