@@ -33,6 +33,7 @@ from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.loop import Loop, State, arrays_of
+from nf2vec_cli.tasks.open_fields import require_fitted
 from nf2vec_cli.tasks.part_labels import Parts, PartSet, label_objects
 from nf2vec_cli.tasks.part_lesson import Lesson, new_head
 from nf2vec_cli.tasks.segment_objects import Asked, SegmentedObject, segment_objects
@@ -116,7 +117,7 @@ def segment(
         progress: told about each step.
 
     Raises:
-        StoreError: there are no embeddings, no such head, or an id is unknown.
+        StoreError: there are no embeddings, no such head, or an id is unknown or not fitted.
         InputError: the labelled clouds cannot be read, or are of other objects.
         LockedError: another run is writing.
     """
@@ -124,6 +125,8 @@ def segment(
     with progress or Silent() as teller:
         store = open_store(path)
         asked = store.find(ids) if ids else None
+        if asked is not None:
+            require_fitted(store, asked)
         if parts is None:
             key = _known(store, head, force)
             objects = None

@@ -19,7 +19,7 @@ from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.field_function import Askable
-from nf2vec_cli.tasks.open_fields import open_fields, require_fitted
+from nf2vec_cli.tasks.open_fields import open_fields
 from nf2vec_cli.tasks.part_labels import Parts, PartSet
 from nf2vec_cli.tasks.part_lesson import tell_parts
 from nf2vec_cli.tasks.rebuild import Form, build
@@ -32,11 +32,13 @@ from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 class SegmentedObject:
     """One object's parts. iou: mean over its class's parts, None where it has no labels.
 
+    split: of its labels: what was learned from (train), chosen by (val), or neither (test).
     shares: fraction of the points that each part has, by name.
     """
 
     id: str
     class_name: str
+    split: str | None
     iou: float | None
     points: int = 0
     shares: dict[str, float] | None = None
@@ -61,6 +63,7 @@ class _Named:
     row: int
     id: str
     class_name: str
+    split: str | None
     place: int | None
     draws: bool
     problem: str | None
@@ -85,11 +88,7 @@ def segment_objects(
     """Tell the parts of objects, and write clouds coloured by them if that is wanted.
 
     Paper, Fig. 13: fields are continuous, so any number of points can be drawn and segmented.
-
-    Raises:
-        StoreError: an object is not fitted.
     """
-    require_fitted(store, asked.rows)
     named = _named(store, names, embeddings, objects, asked)
     drawing = [one for one in named if one.draws]
     workers = max(1, min(asked.jobs or available_cores(), len(drawing)))
@@ -102,7 +101,7 @@ def segment_objects(
         points: Floats | WorkerDied | None = next(drawn) if one.draws else None
         problem = one.problem or _lack(points)
         if problem is not None or isinstance(points, WorkerDied):
-            yield SegmentedObject(one.id, one.class_name, None, problem=problem)
+            yield SegmentedObject(one.id, one.class_name, one.split, None, problem=problem)
             continue
         label, allowed = names.classes.index(one.class_name), names.of_class[one.class_name]
         code, iou = torch.from_numpy(embedding), None
@@ -126,6 +125,7 @@ def segment_objects(
         yield SegmentedObject(
             one.id,
             one.class_name,
+            one.split,
             iou,
             len(points),
             dict(zip(told, shares.tolist(), strict=True)),
@@ -142,16 +142,16 @@ def _named(
     current = set(embeddings.current().tolist())
     found = []
     for row in asked.rows.tolist():
-        at, name, problem = place.get(row), classes[row], None
+        at, name, split, problem = place.get(row), classes[row], None, None
         if at is not None and objects is not None:
-            name = names.classes[objects.labels[at]]
+            name, split = names.classes[objects.labels[at]], str(objects.splits[at])
         if row not in current:
             problem = f"it has no embedding by encoder {embeddings.key!r}"
         elif name not in names.classes:
             known = ", ".join(names.classes)
             problem = f"its class {name!r} is none that the head knows: {known}"
         draws = problem is None and (at is None or asked.points is not None)
-        found.append(_Named(row, ids[row], name, at, draws, problem))
+        found.append(_Named(row, ids[row], name, split, at, draws, problem))
     return found
 
 

@@ -60,6 +60,7 @@ def test_a_head_is_trained_kept_and_used_again(run, world):
     assert first == second
     assert [row["id"] for row in first] == ["shape/27", "shape/28", "shape/29"]
     assert [row["class"] for row in first] == list(CLASSES)
+    assert {row["split"] for row in first} == {"test"}
     assert all(row["points"] == POINTS and row["problem"] is None for row in first)
     assert np.mean([row["iou"] for row in first]) > 0.8  # the parts are half spaces of each class
     kept = facts(store)
@@ -183,7 +184,7 @@ def test_any_number_of_points_is_drawn_from_the_fields(run, solid, tmp_path):
     assert len(cloud.vertices) == 300
     assert np.abs((cloud.vertices - CENTRE) / SCALE).max() <= 1 + 1e-5
     # without labels: the same points and parts, and nothing to compare with
-    assert alone == [found[0] | {"iou": None}]
+    assert alone == [found[0] | {"iou": None, "split": None}]
 
 
 def test_objects_without_labels_are_told_by_the_head_alone(run, solid):
@@ -313,7 +314,9 @@ def test_bad_labels_are_refused_and_nothing_is_written(run, world, tmp_path, cas
 
 def test_wrong_lines_are_refused_and_nothing_is_written(run, world, tmp_path):
     store, parts = world
+    open_store(store, mode="a").fail([4], ["it is broken"])
     cases = [
+        (("--parts", parts, "--ids", "shape/4"), 4, "'shape/4' has no field: it is failed"),
         (("--parts", parts, "--ids", "nobody"), 4, "has no object 'nobody'"),
         (("--parts", tmp_path / "gone"), 5, "is no folder"),
         (("--parts", parts, "--encoder", "nope"), 4, "no embeddings by encoder 'nope'"),
