@@ -17,7 +17,7 @@ from nf2vec_cli.metrics import nearest_distance
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.shapes.load import Shape
-from nf2vec_cli.shapes.part_files import PartCloud, PartFiles, PartRef
+from nf2vec_cli.shapes.part_files import Names, PartFiles, PartRef
 from nf2vec_cli.shapes.unit import into_unit, onto_unit
 from nf2vec_cli.shapes.voxels import Voxels
 from nf2vec_cli.store.codec import Floats
@@ -50,11 +50,18 @@ class Parts:
 
     @cached_property
     def of_class(self) -> dict[str, list[int]]:
-        """List each class's parts, as places in `parts`."""
+        """List each class's parts, as places in `parts`: one after the other, by label."""
         return {
             name: [place for place, part in enumerate(self.parts) if part.class_name == name]
             for name in self.classes
         }
+
+    def places(self, class_name: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Turn labels of a class's objects into places in `parts`."""
+        allowed = self.of_class[class_name]
+        known = np.array([self.parts[place].label for place in allowed])
+        found: NDArray[np.int64] = allowed[0] + np.searchsorted(known, labels)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Give plain values to keep."""
@@ -125,37 +132,33 @@ def label_objects(store: Store, rows: Rows, files: PartFiles, *, space: str) -> 
             f"{files.refs[0].name!r}, is an object of {store.path} with an embedding ({there})",
             hint=f"fit the shapes that the clouds are of, and `nf2vec encode {store.path}`",
         )
-    clouds = list(files.read(refs))
-    names = _numbered(refs, clouds, files)
-    place = {(part.class_name, part.label): n for n, part in enumerate(names.parts)}
     splits, unit_space = splits_of(store), _UnitSpace(store, space)
-    found: list[tuple[int, int, str, Floats, NDArray[np.int64]]] = []
+    found: list[tuple[int, PartRef, Floats, NDArray[np.int64]]] = []
     misplaced = 0
-    for ref, cloud, group in zip(refs, clouds, owners, strict=True):
-        truth = np.array([place[ref.class_name, label] for label in cloud.labels.tolist()])
+    for ref, cloud, group in zip(refs, files.read(refs), owners, strict=True):
         for row in group:
             points = unit_space.place(cloud.points, row, group[0])
-            if not _on_surface(store, row, points):
+            if _on_surface(store, row, points):
+                found.append((row, ref, points, cloud.labels))
+            else:
                 misplaced += 1
-                continue
-            label = names.classes.index(ref.class_name)
-            found.append((row, label, ref.split or splits[row], points, truth))
     if not found:
         raise InputError(
             f"the labelled points of {files.folder} are not on the surfaces of {store.path}: they "
             "are in other units, or turned",
             hint="`--set space=own` moves each cloud into the unit sphere by itself",
         )
-    copies = store.column("copy")
     found.sort(key=lambda one: one[0])
+    named = _numbered([(ref.class_name, labels) for _, ref, _, labels in found], files.known)
+    rows = np.array([row for row, *_ in found], np.int64)
     chosen = PartSet(
-        rows=np.array([one[0] for one in found], np.int64),
-        names=names,
-        labels=np.array([one[1] for one in found], np.int64),
-        splits=np.array([one[2] for one in found], "U5"),
-        is_copy=np.array([copies[one[0]] > 0 for one in found]),
-        points=tuple(one[3] for one in found),
-        truth=tuple(one[4] for one in found),
+        rows=rows,
+        names=named,
+        labels=np.array([named.classes.index(ref.class_name) for _, ref, *_ in found], np.int64),
+        splits=np.array([ref.split or splits[row] for row, ref, *_ in found], "U5"),
+        is_copy=np.asarray(store.column("copy"))[rows] > 0,
+        points=tuple(points for _, _, points, _ in found),
+        truth=tuple(named.places(ref.class_name, labels) for _, ref, _, labels in found),
         unmatched=len(files.refs) - len(refs),
         misplaced=misplaced,
     )
@@ -198,18 +201,18 @@ def _matched(
     return kept, owners
 
 
-def _numbered(refs: Sequence[PartRef], clouds: Sequence[PartCloud], files: PartFiles) -> Parts:
+def _numbered(labelled: Sequence[tuple[str, NDArray[np.int64]]], known: Names) -> Parts:
     """Number the parts of all classes that are there; those unknown to the data are what occurs."""
     seen: dict[str, dict[int, str]] = {}
-    for ref, cloud in zip(refs, clouds, strict=True):
-        names = seen.setdefault(ref.class_name, dict(files.known.get(ref.class_name, {})))
-        for label in np.unique(cloud.labels).tolist():
-            names.setdefault(label, str(label))
+    for name, labels in labelled:
+        texts = seen.setdefault(name, dict(known.get(name, {})))
+        for label in np.unique(labels).tolist():
+            texts.setdefault(label, str(label))
     classes = tuple(sorted(seen))
-    parts = [
-        Part(name, label, seen[name][label]) for name in classes for label in sorted(seen[name])
-    ]
-    return Parts(classes, tuple(parts))
+    parts = tuple(
+        Part(name, label, text) for name in classes for label, text in sorted(seen[name].items())
+    )
+    return Parts(classes, parts)
 
 
 class _UnitSpace:
