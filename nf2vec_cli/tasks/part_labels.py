@@ -43,10 +43,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """Classes in alphabetical order, and all their parts: the outputs of a head."""
+    """Classes in alphabetical order, and all their parts: the outputs of a head.
+
+    folders: the classes as the files name them, such as synsets.
+    """
 
     classes: tuple[str, ...]
+    folders: tuple[str, ...]
     parts: tuple[Part, ...]
+
+    def known_as(self, name: str) -> str | None:
+        """Find a class by its name or folder; None if there is none."""
+        if name in self.classes:
+            return name
+        return self.classes[self.folders.index(name)] if name in self.folders else None
 
     @cached_property
     def of_class(self) -> dict[str, list[int]]:
@@ -65,12 +75,17 @@ class Parts:
 
     def facts(self) -> dict[str, Any]:
         """Give plain values to keep."""
-        return {"classes": list(self.classes), "parts": [asdict(part) for part in self.parts]}
+        return {
+            "classes": list(self.classes),
+            "folders": list(self.folders),
+            "parts": [asdict(part) for part in self.parts],
+        }
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Parts:
         """Read what `facts` gave."""
-        return cls(tuple(facts["classes"]), tuple(Part(**part) for part in facts["parts"]))
+        parts = tuple(Part(**part) for part in facts["parts"])
+        return cls(tuple(facts["classes"]), tuple(facts["folders"]), parts)
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,7 @@ def label_objects(store: Store, rows: Rows, files: PartFiles, *, space: str) -> 
             hint="`--set space=own` moves each cloud into the unit sphere by itself",
         )
     found.sort(key=lambda one: one[0])
-    named = _numbered([(ref.class_name, labels) for _, ref, _, labels in found], files.known)
+    named = _numbered([(ref, labels) for _, ref, _, labels in found], files.known)
     rows = np.array([row for row, *_ in found], np.int64)
     chosen = PartSet(
         rows=rows,
@@ -201,18 +216,19 @@ def _matched(
     return kept, owners
 
 
-def _numbered(labelled: Sequence[tuple[str, NDArray[np.int64]]], known: Names) -> Parts:
+def _numbered(labelled: Sequence[tuple[PartRef, NDArray[np.int64]]], known: Names) -> Parts:
     """Number the parts of all classes that are there; those unknown to the data are what occurs."""
     seen: dict[str, dict[int, str]] = {}
-    for name, labels in labelled:
-        texts = seen.setdefault(name, dict(known.get(name, {})))
+    for ref, labels in labelled:
+        texts = seen.setdefault(ref.class_name, dict(known.get(ref.class_name, {})))
         for label in np.unique(labels).tolist():
             texts.setdefault(label, str(label))
     classes = tuple(sorted(seen))
     parts = tuple(
         Part(name, label, text) for name in classes for label, text in sorted(seen[name].items())
     )
-    return Parts(classes, parts)
+    folders = {ref.class_name: ref.folder for ref, _ in labelled}
+    return Parts(classes, tuple(folders[name] for name in classes), parts)
 
 
 class _UnitSpace:

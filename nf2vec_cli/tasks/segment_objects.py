@@ -142,16 +142,17 @@ def _named(
     current = set(embeddings.current().tolist())
     found = []
     for row in asked.rows.tolist():
-        at, name, split, problem = place.get(row), classes[row], None, None
+        at, split, problem = place.get(row), None, None
+        name = names.known_as(classes[row])
         if at is not None and objects is not None:
             name, split = names.classes[objects.labels[at]], str(objects.splits[at])
         if row not in current:
             problem = f"it has no embedding by encoder {embeddings.key!r}"
-        elif name not in names.classes:
+        elif name is None:
             known = ", ".join(names.classes)
-            problem = f"its class {name!r} is none that the head knows: {known}"
+            problem = f"its class {classes[row]!r} is none that the head knows: {known}"
         draws = problem is None and (at is None or asked.points is not None)
-        found.append(_Named(row, ids[row], name, split, at, draws, problem))
+        found.append(_Named(row, ids[row], name or classes[row], split, at, draws, problem))
     return found
 
 

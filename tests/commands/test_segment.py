@@ -7,6 +7,7 @@ import pytest
 import trimesh
 from part_world import CENTRE, CLASSES, POINTS, SCALE, make_world, quick, write_npz, write_shapenet
 
+from nf2vec_cli.store.products import keys
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.segment import HEADS
 
@@ -48,6 +49,11 @@ def heads(store):
 def facts(store):
     (key,) = heads(store)
     return dict(open_store(store).group[f"{HEADS}/{key}"].attrs)
+
+
+def facts_of_newest(store):
+    opened = open_store(store)
+    return dict(opened.group[f"{HEADS}/{keys(opened, HEADS)[-1]}"].attrs)
 
 
 def test_a_head_is_trained_kept_and_used_again(run, world):
@@ -144,6 +150,10 @@ def test_the_layout_of_shapenet_part_gives_the_same_parts(run, world, tmp_path):
     text = write_shapenet(tmp_path / "text", store)
     second = rows(run("segment", store, "--parts", text, *quick("steps=5"), "--json"))
 
+    assert facts_of_newest(store)["folders"] == ["90000000", "90000001", "90000002"]
+    open_store(store, mode="a").update([4], **{"class": ["90000001"]})  # as its folder is named
+    (alone,) = rows(run("segment", store, "--ids", "shape/4", "--jobs", "1", "--json"))
+    assert alone["class"] == "cone"
     # text has six places
     assert [row["iou"] for row in second] == pytest.approx([row["iou"] for row in first], abs=0.05)
 

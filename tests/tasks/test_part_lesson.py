@@ -9,7 +9,9 @@ from nf2vec_cli.tasks.part_labels import Part, Parts, PartSet
 from nf2vec_cli.tasks.part_lesson import Lesson, tell_parts
 
 NAMES = Parts(
-    ("a", "b"), (Part("a", 0, "left"), Part("a", 1, "right"), Part("b", 2, "x"), Part("b", 3, "y"))
+    ("a", "b"),
+    ("a", "b"),
+    (Part("a", 0, "left"), Part("a", 1, "right"), Part("b", 2, "x"), Part("b", 3, "y")),
 )
 QUICK = SegmentConfig(
     hidden=32, octaves=2, points=32, batch=16, steps=100, validate_every=50, learning_rate=5e-3
