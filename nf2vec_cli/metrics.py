@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import igl
@@ -174,3 +175,45 @@ def ndcg_at(relevant: Ranked, total: Counts, k: int) -> Scores:
     best = np.concatenate([[0.0], np.cumsum(gains)])[np.clip(total, 0, k)]
     first = relevant[:, :k]
     return np.asarray((first * gains[: first.shape[1]]).sum(1) / np.where(best > 0, best, 1))
+
+
+def parts_of_scores(
+    scores: NDArray[np.floating], parts: Sequence[int]
+) -> NDArray[np.int64]:  # [M, P] -> [M]
+    """Give each point the part that scores highest among those of its object's class."""
+    allowed = np.asarray(parts, np.int64)
+    found: NDArray[np.int64] = allowed[np.asarray(scores)[:, allowed].argmax(1)]
+    return found
+
+
+def shape_part_iou(
+    truth: NDArray[np.integer], found: NDArray[np.integer], parts: Sequence[int]
+) -> float:  # [M], [M]
+    """Mean intersection over union of a shape's parts, those of its class (paper, section IV).
+
+    A part that is neither there nor found counts 1, as the field defines it.
+    """
+    if truth.shape != found.shape:
+        raise ValueError(f"{len(found)} parts cannot be compared with {len(truth)}")
+    return float(np.mean([iou(truth == part, found == part) for part in parts]))
+
+
+@dataclass(frozen=True)
+class PartScore:
+    """Part segmentation of many shapes, in [0, 1].
+
+    instance_miou: mean over the shapes. class_miou: mean over the classes' own means, `by_class`.
+    """
+
+    instance_miou: float
+    class_miou: float
+    by_class: dict[int, float]
+
+
+def part_score(ious: Sequence[float], classes: Sequence[int]) -> PartScore:
+    """Average shapes' part IoUs over all of them, and class by class."""
+    if not len(ious) or len(ious) != len(classes):
+        raise ValueError(f"{len(ious)} IoUs of {len(classes)} shapes cannot be averaged")
+    each, of = np.asarray(ious, float), np.asarray(classes)
+    by_class = {int(label): float(each[of == label].mean()) for label in np.unique(of)}
+    return PartScore(float(each.mean()), float(np.mean(list(by_class.values()))), by_class)

@@ -12,8 +12,11 @@ from nf2vec_cli.metrics import (
     ndcg_at,
     nearest_distance,
     normal_consistency,
+    part_score,
+    parts_of_scores,
     psnr,
     rank_score,
+    shape_part_iou,
     surface_distance,
 )
 
@@ -133,3 +136,41 @@ def test_a_query_without_relevant_objects_is_a_miss():
     assert (found.hit, found.map, found.precision, found.ndcg) == (0, 0, 0, 0)
     with pytest.raises(ValueError, match="no query"):
         rank_score(np.zeros((0, 3), bool), np.zeros(0, int), 1)
+
+
+def test_the_part_of_a_point_is_sought_among_those_of_its_class():
+    scores = np.array([[9.0, 1.0, 2.0], [0.0, 5.0, 4.0]])
+
+    assert parts_of_scores(scores, [1, 2]).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "parts", "wanted"),
+    [
+        ([4, 4, 5, 5], [4, 4, 5, 5], [4, 5], 1),
+        # part 4: 1 of 2 in either; part 5: 2 of 3
+        ([4, 4, 5, 5], [4, 5, 5, 5], [4, 5], (1 / 2 + 2 / 3) / 2),
+        # part 6 is in neither: 1
+        ([4, 4, 5, 5], [4, 5, 5, 5], [4, 5, 6], (1 / 2 + 2 / 3 + 1) / 3),
+        # part 6 is found where it is not: 0
+        ([4, 4, 5, 5], [4, 4, 5, 6], [4, 5, 6], (1 + 1 / 2 + 0) / 3),
+        ([7, 7], [7, 7], [7], 1),
+    ],
+)
+def test_a_shapes_iou_is_the_mean_of_its_classes_parts(truth, found, parts, wanted):
+    assert shape_part_iou(np.array(truth), np.array(found), parts) == pytest.approx(wanted)
+
+
+def test_class_and_instance_means_differ_where_classes_are_unequal():
+    score = part_score([1.0, 0.5, 0.6, 0.2], [3, 3, 3, 8])
+
+    assert score.instance_miou == pytest.approx(2.3 / 4)
+    assert score.by_class == pytest.approx({3: 0.7, 8: 0.2})
+    assert score.class_miou == pytest.approx(0.45)
+
+
+def test_parts_of_other_counts_cannot_be_compared():
+    with pytest.raises(ValueError, match="2 parts cannot be compared with 3"):
+        shape_part_iou(np.zeros(3, int), np.zeros(2, int), [0])
+    with pytest.raises(ValueError, match="cannot be averaged"):
+        part_score([], [])

@@ -69,6 +69,14 @@ def map_(preset: PresetOpt = None, json: JsonOpt = False) -> None:
     _print(MapConfig, map_defaults, preset, json)
 
 
+@app.command(epilog="Example: nf2vec config segment --preset paper > segment.toml")
+def segment(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec segment` as a TOML file for --config."""
+    from nf2vec_cli.config.segment import SegmentConfig, segment_defaults
+
+    _print(SegmentConfig, segment_defaults, preset, json)
+
+
 def _print(model: Any, defaults: Any, preset: Any, json: bool) -> None:
     from nf2vec_cli.config import Preset
     from nf2vec_cli.config.describe import describe, settings_of

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
     from nf2vec_cli.config.generate import GenerateConfig
     from nf2vec_cli.config.map import MapConfig
+    from nf2vec_cli.config.segment import SegmentConfig
     from nf2vec_cli.config.strict import StrictModel
     from nf2vec_cli.config.train import TrainConfig
 
@@ -106,3 +107,12 @@ def map_settings(
     from nf2vec_cli.config.map import MapConfig, map_defaults
 
     return verb_settings(MapConfig, map_defaults, preset, file, overrides, **asked)
+
+
+def segment_settings(
+    preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
+) -> SegmentConfig:
+    """Combine the options of a head that tells parts, as `verb_settings` does."""
+    from nf2vec_cli.config.segment import SegmentConfig, segment_defaults
+
+    return verb_settings(SegmentConfig, segment_defaults, preset, file, overrides, **asked)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
@@ -19,13 +21,62 @@ FORMATS = {
     "cloud": ("ply", "xyz", "npy", "npz"),
     "voxels": ("npz", "npy", "binvox"),
 }
+# of a class's parts, in turn (Tableau's ten)
+COLOURS = np.array(
+    [
+        (31, 119, 180),
+        (255, 127, 14),
+        (44, 160, 44),
+        (214, 39, 40),
+        (148, 103, 189),
+        (140, 86, 75),
+        (227, 119, 194),
+        (127, 127, 127),
+        (188, 189, 34),
+        (23, 190, 207),
+    ],
+    np.uint8,
+)
 
 
 def write_shape(shape: Shape, file: Path) -> None:
     """Write a shape; under another name first, so that a killed run leaves no half file."""
+    _write(_encoded(shape, file.suffix[1:]), file)
+
+
+def write_parts(
+    points: NDArray[np.floating], parts: NDArray[np.int64], names: Sequence[str], file: Path
+) -> None:  # [M, 3], [M]
+    """Write a cloud as PLY with each point's part, as a number (property `part`) and a colour.
+
+    parts: places in `names`; comments of the file say which number and colour is which part.
+    """
+    rows = np.empty(
+        len(points), [("xyz", "<f4", 3), ("rgb", "u1", 3), ("part", "<i4")]
+    )  # packed, as the header says
+    rows["xyz"], rows["part"] = points, parts
+    rows["rgb"] = COLOURS[parts % len(COLOURS)]
+    legend = [
+        f"comment part {number} colour {' '.join(map(str, COLOURS[number % len(COLOURS)]))} {name}"
+        for number, name in enumerate(names)
+    ]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        *(line.encode("ascii", "backslashreplace").decode() for line in legend),
+        f"element vertex {len(points)}",
+        *(f"property float {axis}" for axis in "xyz"),
+        *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
+        "property int part",
+        "end_header",
+    ]
+    _write("\n".join([*header, ""]).encode("ascii") + rows.tobytes(), file)
+
+
+def _write(data: bytes, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
-    part.write_bytes(_encoded(shape, file.suffix[1:]))
+    part.write_bytes(data)
     part.replace(file)
 
 
