@@ -23,8 +23,8 @@ RETRY = 0.2
 
 
 @contextmanager
-def store_lock(store: Path, *, wait: float | None = None) -> Iterator[None]:
-    """Hold the store for writing; the folder is made if it is not there.
+def store_lock(store: Path, *, wait: float | None = None, make: bool = False) -> Iterator[None]:
+    """Hold the store for writing.
 
     The lock is the kernel's (flock) and ends with its process. The file's text tells people, and
     other hosts, whose it is: where a file system keeps flock to one host, another host's lock
@@ -33,12 +33,18 @@ def store_lock(store: Path, *, wait: float | None = None) -> Iterator[None]:
     Args:
         store: the store's folder.
         wait: seconds to wait for another run; None: not at all.
+        make: make the folder if it is not there.
 
     Raises:
         LockedError: another run holds it.
-        StoreError: the path is a file.
+        StoreError: the path is a file, or not there.
     """
     store = Path(store)
+    if not store.exists() and not make:
+        raise StoreError(
+            f"{store} is not there",
+            hint=f"`nf2vec fit SHAPES --field sdf --store {store}` makes it",
+        )
     if store.exists() and not store.is_dir():
         raise StoreError(f"{store} is a file, not a store")
     store.mkdir(parents=True, exist_ok=True)

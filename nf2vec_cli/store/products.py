@@ -61,11 +61,13 @@ def load_state(store: Store, place: str, key: str) -> tuple[dict[str, Any], dict
             raise KeyError(key)
         arrays = load(np.asarray(group[STATE][...]).tobytes())  # type: ignore[index]
     except KeyError as error:
-        raise StoreError(f"{store.path} has no {place.removesuffix('s')} {key!r}") from error
+        what = place.partition("/")[0].removesuffix("s")
+        raise StoreError(f"{store.path} has no {what} {key!r}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StoreError(
             f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
-            hint=f"`nf2vec train {store.path} --force` trains from the start",
+            hint=f"`nf2vec {place.partition('heads/')[2] or 'train'} {store.path} --force` trains "
+            "from the start",
         ) from error
     return arrays, dict(group.attrs)
 

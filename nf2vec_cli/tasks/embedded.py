@@ -101,7 +101,7 @@ def splits_of(store: Store) -> NDArray[np.str_]:
     By the parent's name, so that a copy of other proportions stays with its object.
     """
     splits, parents = store.column("split"), store.column("parent")
-    return np.array([s or _drawn(p) for s, p in zip(splits, parents, strict=True)], "U5")
+    return np.array([s or _drawn(p) for s, p in zip(splits, parents, strict=True)], str)
 
 
 def _drawn(name: str) -> str:

@@ -141,7 +141,7 @@ def fit_shapes(
     """
     progress = progress or Silent()
     target = open_device(device)
-    with store_lock(store, wait=wait):
+    with store_lock(store, wait=wait, make=True):
         plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
         opened = _open_or_create(store, field, config)
         for item in plan.relabelled:

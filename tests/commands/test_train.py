@@ -300,3 +300,12 @@ def test_an_option_counts_over_a_config_file_and_set_over_both(run, store, tmp_p
 
     facts = load_state(open_store(store), ENCODERS, made["encoder"])[1]
     assert (facts["config"]["seed"], facts["config"]["steps"]) == (5, 6)
+
+
+@pytest.mark.parametrize("verb", ["train", "encode", "classify"])
+def test_a_path_that_is_no_store_is_refused_and_no_folder_is_left(run, tmp_path, verb):
+    outcome = run(verb, tmp_path / "none.zarr")
+
+    assert outcome.exit_code == 4
+    assert "is not there" in outcome.stderr
+    assert not (tmp_path / "none.zarr").exists()
