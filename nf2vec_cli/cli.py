@@ -30,6 +30,7 @@ COMMANDS = {
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "classify": "Tell the class of objects from their embeddings, and how often that is right.",
     "generate": "Draw new shapes of a class, as a store of embeddings of their own.",
+    "view": "Make one HTML page of a store: its embeddings on a map, its objects in 3D.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }
