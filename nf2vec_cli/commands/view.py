@@ -25,7 +25,7 @@ def view(
     encoder: KeyOpt = None,
     resolution: Annotated[
         int, Option("--resolution", min=16, max=256, help="Grid points of a shape on each axis.")
-    ] = 48,
+    ] = 56,
     faces: Annotated[
         int,
         Option("--faces", min=50, max=20_000, help="Triangles (udf: points) kept of each shape."),

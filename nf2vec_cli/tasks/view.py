@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.embedded import open_embeddings, splits_of
+from nf2vec_cli.tasks.embedded import SPLITS, open_embeddings, splits_of
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 from nf2vec_cli.tasks.view_map import NAMES, MapKind, Plane, nearest, plane_of, require_map
 from nf2vec_cli.tasks.view_mesh import Glance, glance
 from nf2vec_cli.tasks.view_page import page_of
 
-RESOLUTION, FACES = 48, 600  # on everyday objects the error is that of 600 faces, not of the grid
+# from 56 on whole blocks of the grid are left out: a third of the evaluations that 48 takes
+RESOLUTION, FACES = 56, 600
 SHOWN = 6  # nearest neighbours of each object
 NONE = "none"  # class or split of an object that has none
 DIGITS = 4  # of a place on the map, whose sides are 1
@@ -82,7 +84,8 @@ def view(
     store = open_store(path)
     kept = open_embeddings(store, encoder)
     rows = _shown(store, kept)
-    chores = _chores(store, kept.key, rows, origin, resolution, faces)
+    decoded = _decoded(store, rows, origin)
+    chores = _chores(store, kept.key, rows, decoded, resolution, faces)
     workers = max(1, min(jobs or available_cores(), len(rows)))
     names, shapes = store.column("id"), []
     with progress:
@@ -95,8 +98,7 @@ def view(
             if isinstance(made, WorkerDied):
                 progress.note(f"{names[row]}: its worker process died (out of memory?)")
             shapes.append("" if isinstance(made, WorkerDied) else made)
-    facts = _facts(store, kept, kind, resolution, origin)
-    data = facts | _objects(store, rows, plane, *neighbours)
+    data = _facts(store, kept, kind, decoded) | _objects(store, rows, plane, *neighbours)
     page = page_of(f"{path.name} · nf2vec", data, shapes).encode()
     _write(page, out)
     return Viewed(
@@ -122,12 +124,18 @@ def _shown(store: Store, kept: Embeddings) -> Rows:
     return found
 
 
+def _decoded(store: Store, rows: Rows, origin: Origin | None) -> NDArray[np.bool_]:
+    """Tell which shapes are made of embeddings: as asked, or those of rows that have no weights."""
+    if origin is not None:
+        return np.full(len(rows), origin is Origin.embeddings)
+    found: NDArray[np.bool_] = store.column("status")[rows] == Status.EMBEDDED
+    return found
+
+
 def _chores(
-    store: Store, key: str, rows: Rows, origin: Origin | None, resolution: int, faces: int
+    store: Store, key: str, rows: Rows, decoded: NDArray[np.bool_], resolution: int, faces: int
 ) -> Iterator[Glance]:
     """Open the fields at once, so that what is missing is told before any work, then give them."""
-    alone = store.column("status")[rows] == Status.EMBEDDED
-    decoded = np.full(len(rows), origin is Origin.embeddings) | (alone & (origin is None))
     opened: dict[bool, Fields] = {}
     for choice in set(decoded.tolist()):
         if choice:
@@ -142,16 +150,16 @@ def _chores(
 
 
 def _facts(
-    store: Store, kept: Embeddings, kind: MapKind, resolution: int, origin: Origin | None
+    store: Store, kept: Embeddings, kind: MapKind, decoded: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """Say what is on the page; the store by its name only, since pages are passed around."""
+    origins = {Origin.embeddings if choice else Origin.weights for choice in decoded.tolist()}
     return {
         "store": store.path.name,
         "field": store.field,
         "encoder": kept.key,
         "mapName": NAMES[kind],
-        "from": origin or "weights",
-        "resolution": resolution,
+        "from": " and ".join(sorted(origins, reverse=True)),
     }
 
 
@@ -166,7 +174,7 @@ def _objects(
     return {
         "id": [str(column["id"][row]) for row in rows],
         **_coded("class", [column["class"][row] for row in rows]),
-        **_coded("split", splits.tolist()),
+        **_coded("split", splits.tolist(), first=SPLITS),
         "error": [float(f"{e:.4g}") if np.isfinite(e) else None for e in errors],
         "place": _squared(plane).round(DIGITS).tolist(),
         "neighbours": neighbours.tolist(),
@@ -174,11 +182,17 @@ def _objects(
     }
 
 
-def _coded(name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Name each text once, the most frequent first, and give each object its place among them."""
+def _coded(name: str, texts: Sequence[str], *, first: Sequence[str] = ()) -> dict[str, Any]:
+    """Name each text once and give each object its place among them.
+
+    Names in `first` keep their order and come before the others, the most frequent first.
+    """
     named = [str(text) or NONE for text in texts]
-    names = sorted(set(named), key=lambda one: (one == NONE, -named.count(one), one))
-    return {f"{name}Names": names, name: [names.index(one) for one in named]}
+    count = Counter(named)
+    known = [one for one in first if one in count]
+    rest = sorted(count.keys() - set(known), key=lambda one: (one == NONE, -count[one], one))
+    place = {one: number for number, one in enumerate([*known, *rest])}
+    return {f"{name}Names": list(place), name: [place[one] for one in named]}
 
 
 def _squared(plane: Plane) -> Plane:

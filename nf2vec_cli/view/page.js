@@ -12,10 +12,15 @@ const shapes = el("shapes").textContent.split("\n");
 const total = data.id.length;
 const every = Array.from({ length: total }, (_, i) => i);
 
-// hues by the golden angle: any number of classes, and those next to each other differ
+// colours that are told apart side by side; from there on, hues by the golden angle
+const PALETTE = [
+  "#3b78c9", "#e5812f", "#3a9d52", "#c9423f", "#8561b8", "#8d5b43", "#d96fb3", "#a5a12a",
+  "#27a5b4", "#1d3f75", "#f2b866", "#8bcb86", "#f0928e", "#93bfe8", "#c2a9de", "#7b1f47",
+  "#0f6a5b", "#c59f8c", "#5c6b1d", "#f3b1d3", "#86d5d9", "#4d3a86",
+];
 const colours = data.classNames.map((name, i) => {
-  if (name === "none") return "hsl(212, 8%, 62%)";
-  return `hsl(${(212 + i * 137.5) % 360}, ${[62, 48, 70][i % 3]}%, ${[48, 60, 38][i % 3]}%)`;
+  if (name === "none") return "#98a1ab";
+  return PALETTE[i] || `hsl(${(i * 137.5) % 360}, 55%, ${[48, 62, 36][i % 3]}%)`;
 });
 const colourOf = (i) => colours[data.class[i]];
 
@@ -139,6 +144,7 @@ function present() {
   const i = pointed ?? chosen ?? onStage;
   el("hint").hidden = i !== null;
   el("object").hidden = i === null;
+  if (i === null) delete state.selected;
   if (i === null || i === onStage) return;
   onStage = i;
   state.selected = data.id[i];
@@ -157,8 +163,10 @@ function present() {
   el("neighbours").replaceChildren(...data.neighbours[i].map((other, rank) => {
     const button = make("button");
     button.title = data.id[other];
-    button.append(make("canvas"), make("span", "text", data.id[other]));
-    button.append(make("span", "number", data.cosines[i][rank].toFixed(3)));
+    const label = make("span", "text", data.id[other].split("/").pop());
+    button.append(make("canvas"), label);
+    const named = `${data.classNames[data.class[other]]} · ${data.cosines[i][rank].toFixed(2)}`;
+    button.append(make("span", "number", named));
     button.addEventListener("click", () => choose(other));
     return button;
   }));
@@ -191,6 +199,7 @@ function followLink() {
   } catch { /* a broken link selects nothing */ }
   const i = wanted === null ? -1 : data.id.indexOf(wanted);
   if (i >= 0 && i !== chosen) choose(i);
+  if (!location.hash.slice(1) && chosen !== null) choose(null);
   if (wanted !== null && i < 0) el("hint").textContent = `There is no object ${wanted} on this page.`;
 }
 
