@@ -31,6 +31,7 @@ COMMANDS = {
     "map": "Learn to map embeddings of A to those of B, on the objects that both hold.",
     "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
+    "view": "Make one HTML page of a store: its embeddings on a map, its objects in 3D.",
     "info": "Show what a store holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "config": "Print every setting of a command: value, range and meaning.",
