@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,14 +12,14 @@ from nf2vec_cli.config.generate import GenerateConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
-from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.create import create_store, holds_store
+from nf2vec_cli.store.create import holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Rows, open_store
 from nf2vec_cli.tasks.embedded import labelled, open_embeddings
-from nf2vec_cli.tasks.encoders import Trained, keep_encoder, open_encoder
+from nf2vec_cli.tasks.embedding_store import write_embedding_store
+from nf2vec_cli.tasks.encoders import Trained, open_encoder
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.generate_score import NoveltyRow, SetRow, judge
 from nf2vec_cli.tasks.generate_sheet import draw_sheet
@@ -162,7 +159,10 @@ def generate(
             result = replace(result, sheet=str(sheet))
         asked = {"seed": seed, "settings": config.model_dump(mode="json")}
         facts = {"config": asked, "summary": {**asdict(result), "source": str(path)}}
-        _write(out, store, known, class_name, ids, z, versions=versions(target), **facts)
+        entries = [Entry(name, "", class_name) for name in ids]
+        columns = {"transform": [UNIT] * count, "error": [np.nan] * count}
+        facts["versions"] = versions(target)
+        write_embedding_store(out, store, known, entries, z, columns, kind=KIND, **facts)
     return result
 
 
@@ -223,42 +223,3 @@ def _members(kept: Embeddings, class_name: str, *, compare: bool) -> Members:
 def _directions(known: Trained) -> int:
     config = known.facts["config"]
     return int(config["components"]) if config["encoder_arch"] == "aligned" else 0
-
-
-def _write(
-    out: Path,
-    store: Store,
-    known: Trained,
-    class_name: str,
-    ids: Sequence[str],
-    z: Floats,
-    **run: Any,
-) -> None:
-    """Make the new store under another name, then put it in place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    create_store(
-        part,
-        field=store.field,
-        network=store.network,
-        init=store.init,
-        blocks=store.blocks.tolist(),
-        codec=store.codec,
-        bits=store.bits,
-        batch=store.batch,
-        config=store.config,
-        versions=run["versions"],
-    )
-    made = open_store(part, mode="a")
-    keep_encoder(made, known)
-    rows = made.register([Entry(name, "", class_name) for name in ids])
-    Embeddings.open_or_make(made, known.key, z.shape[1]).write_alone(
-        rows, z, transform=[UNIT] * len(rows), error=[np.nan] * len(rows)
-    )
-    made.record_run(KIND, **run)
-    if out.exists():
-        with store_lock(out):  # not while another run writes there
-            pass
-        shutil.rmtree(out)
-    part.rename(out)

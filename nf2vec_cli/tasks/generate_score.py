@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
@@ -21,14 +20,11 @@ from nf2vec_cli.set_metrics import (
     novelty,
     set_score,
 )
-from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.tasks.decoded_field import DecodedField
-from nf2vec_cli.tasks.rebuild import Form, build
-from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
+from nf2vec_cli.tasks.decoded_clouds import Clouds, decoded_clouds
 
+POINTS = 1_024  # of a cloud
 COMPARED = 128  # shapes of each kind that are compared at most: pairs grow with the square
-DECODED_AT, POINTS = 64, 1_024  # grid points an axis, and points of a cloud
 EMD_POINTS = 512  # a pair takes 20 ms, and the time grows with the cube of the points
 NEW, OLD, BOUND, TRUTH = "generated", "train, decoded", "test, decoded", "test, surfaces"
 
@@ -93,7 +89,12 @@ def judge(
     """
     picked = {NEW: drawn, OLD: train, BOUND: test}
     parts = {name: _some(z) for name, z in picked.items()}
-    clouds = _decoded(decoder, kind, parts, jobs=jobs, progress=progress)
+    decoded = decoded_clouds(decoder, kind, parts, points=POINTS, jobs=jobs, progress=progress)
+    # clouds of other sizes cannot be compared
+    clouds: dict[str, Clouds] = {
+        name: [c if c is not None and len(c) == POINTS else None for c in part]
+        for name, part in decoded.items()
+    }
     names = [name for name in clouds for cloud in clouds[name] if cloud is not None]
     whole = [cloud for part in clouds.values() for cloud in part if cloud is not None]
     whole += [_thinned(points.astype(float), POINTS) for points in _some(surfaces)]
@@ -120,34 +121,6 @@ def _some(values: Floats) -> Floats:
         np.linspace(0, len(values) - 1, min(COMPARED, len(values))).round().astype(int)
     ]
     return found
-
-
-Clouds = Sequence[Points | None]  # None: no surface
-
-
-def _decoded(
-    decoder: Decoder, kind: str, parts: dict[str, Floats], *, jobs: int, progress: Progress
-) -> dict[str, Clouds]:
-    work = [
-        (DecodedField(decoder, torch.from_numpy(z), kind), kind)
-        for part in parts.values()
-        for z in part
-    ]
-    progress.start(len(work), "decode")
-    found: list[Points | None] = []
-    for cloud in spread(_cloud, work, workers=max(1, min(jobs or available_cores(), len(work)))):
-        found.append(None if isinstance(cloud, WorkerDied) else cloud)
-        progress.advance(1)
-    rest = iter(found)
-    return {name: [next(rest) for _ in part] for name, part in parts.items()}
-
-
-def _cloud(job: tuple[DecodedField, str]) -> Points | None:
-    """Draw points of one decoded surface, in a worker; None: it has less than were asked for."""
-    field, kind = job
-    built = build(field, kind, Form.cloud, resolution=DECODED_AT, points=POINTS).shape
-    assert isinstance(built, Cloud)
-    return built.points if len(built.points) == POINTS else None
 
 
 def _thinned(points: Points, count: int) -> Points:

@@ -13,17 +13,14 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.metrics import f_score, nearest_distance
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.store import Rows
-from nf2vec_cli.tasks.decoded_field import DecodedField
+from nf2vec_cli.tasks.decoded_clouds import decoded_clouds
 from nf2vec_cli.tasks.mapper import Kept, nearest
 from nf2vec_cli.tasks.pairs import Pairs
-from nf2vec_cli.tasks.rebuild import Form, build
-from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
+POINTS = 2_048  # of a cloud, as in the literature
 COMPARED = 128  # test objects at most, evenly chosen: three shapes are decoded of each
-DECODED_AT, POINTS = 64, 2_048  # grid points an axis, and points of a cloud, as in the literature
 SAME_PLACE = 1e-3  # of a shape's size: how far A's frame may lie from B's
 Points = NDArray[np.float64]
 
@@ -71,7 +68,7 @@ def score_map(
     before = a.surface(rows_a)
     if _known(before).all() and _same_frame(pairs, rows_a, rows_b):
         clouds["source, as it is"] = list(before.astype(np.float64))
-    clouds |= _decoded(decoder, b.field, parts, jobs=jobs, progress=progress)
+    clouds |= decoded_clouds(decoder, b.field, parts, points=POINTS, jobs=jobs, progress=progress)
     if _known(twins).all():
         clouds["nearest in train, as it is"] = list(twins.astype(np.float64))
     wanted = list(truth.astype(np.float64))
@@ -107,31 +104,6 @@ def _same_frame(pairs: Pairs, rows_a: Rows, rows_b: Rows) -> bool:
     one = np.asarray(pairs.a.store.column("transform"))[rows_a]
     other = np.asarray(pairs.b.store.column("transform"))[rows_b]
     return bool((np.abs(one - other) <= SAME_PLACE * other[:, 3:]).all())
-
-
-def _decoded(
-    decoder: Decoder, kind: str, parts: dict[str, Floats], *, jobs: int, progress: Progress
-) -> dict[str, list[Points | None]]:
-    work = [
-        (DecodedField(decoder, torch.from_numpy(z), kind), kind)
-        for part in parts.values()
-        for z in part
-    ]
-    progress.start(len(work), "decode")
-    found: list[Points | None] = []
-    for cloud in spread(_cloud, work, workers=max(1, min(jobs or available_cores(), len(work)))):
-        found.append(None if isinstance(cloud, WorkerDied) else cloud)
-        progress.advance(1)
-    rest = iter(found)
-    return {name: [next(rest) for _ in part] for name, part in parts.items()}
-
-
-def _cloud(job: tuple[DecodedField, str]) -> Points | None:
-    """Draw points of one decoded surface, in a worker; None: there is none."""
-    field, kind = job
-    built = build(field, kind, Form.cloud, resolution=DECODED_AT, points=POINTS).shape
-    assert isinstance(built, Cloud)
-    return built.points if len(built.points) else None
 
 
 def _scored(name: str, found: Sequence[Points | None], truth: Sequence[Points]) -> MapRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.create import create_store, holds_store
-from nf2vec_cli.store.lock import store_lock
-from nf2vec_cli.store.products import Embeddings
+from nf2vec_cli.store.create import holds_store
 from nf2vec_cli.store.schema import Entry, Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.encoders import Trained, keep_encoder
+from nf2vec_cli.tasks.embedding_store import write_embedding_store
+from nf2vec_cli.tasks.encoders import Trained
 from nf2vec_cli.tasks.pairs import Pairs
 from nf2vec_cli.tasks.sources import roots_of
 
@@ -81,33 +79,9 @@ def write_mapped(
                 f"{out} is there already, with other embeddings", hint="`--force` replaces it"
             )
     like = pairs.b.store
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    create_store(
-        part,
-        field=like.field,
-        network=like.network,
-        init=like.init,
-        blocks=like.blocks.tolist(),
-        codec=like.codec,
-        bits=like.bits,
-        batch=like.batch,
-        config=like.config,
-        versions=run["versions"],
-    )
-    made = open_store(part, mode="a")
-    keep_encoder(made, known)
     entries, columns = _labels(pairs.a.store, like, rows)
-    places = made.register(entries)
-    Embeddings.open_or_make(made, known.key, z.shape[1]).write_alone(places, z, **columns)
     told = summary | {"product": product, "roots": [str(root) for root in roots_of(like)]}
-    made.record_run("map", summary=told, **run)
-    if out.exists():
-        with store_lock(out):  # not while another run writes there
-            pass
-        shutil.rmtree(out)
-    part.rename(out)
+    write_embedding_store(out, like, known, entries, z, columns, kind="map", summary=told, **run)
     return True
 
 

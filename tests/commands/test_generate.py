@@ -10,7 +10,7 @@ from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.products import keys, load_state
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks import generate_score
+from nf2vec_cli.tasks import decoded_clouds, generate_score
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.generator import GENERATORS
 
@@ -132,7 +132,7 @@ def test_test_objects_are_not_learnt_from(store, draw, tmp_path):
 
 
 def test_metrics_and_a_picture(draw, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate_score, "DECODED_AT", 16)
+    monkeypatch.setattr(decoded_clouds, "DECODED_AT", 16)
     monkeypatch.setattr(generate_score, "POINTS", 64)
     sheet = tmp_path / "pictures" / "gen.png"
 
