@@ -9,7 +9,7 @@ npm install --silent three@0.187.0 esbuild@0.28.2
 cat >entry.js <<'JS'
 export {
   BufferAttribute, BufferGeometry, Color, DirectionalLight, DoubleSide, HemisphereLight, Mesh, MeshLambertMaterial,
-  PerspectiveCamera, Points, PointsMaterial, Scene, Vector3, WebGLRenderer,
+  PerspectiveCamera, Scene, Vector3, WebGLRenderer,
 } from "three";
 export { OrbitControls } from "three/addons/controls/OrbitControls.js";
 export { toCreasedNormals } from "three/addons/utils/BufferGeometryUtils.js";
