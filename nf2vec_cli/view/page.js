@@ -94,7 +94,7 @@ const studio = (() => {
   return { bodyOf, camera, aim, paint };
 })();
 
-const NO_SHAPE = studio ? "no shape: its field is empty" : "3D needs WebGL";
+const NO_SHAPE = studio ? "nothing is left of it at this resolution" : "3D needs WebGL";
 
 function sayOn(canvas, text) {
   canvas.width = canvas.height = Math.max(1, canvas.clientWidth);
