@@ -27,9 +27,9 @@ def view(
         int, Option("--resolution", min=16, max=256, help="Grid points of a shape on each axis.")
     ] = 56,
     faces: Annotated[
-        int,
-        Option("--faces", min=50, max=20_000, help="Triangles (udf: points) kept of each shape."),
-    ] = 600,
+        int | None,
+        Option("--faces", min=50, max=20_000, help="Triangles of a shape (600; of a udf's 800)."),
+    ] = None,
     origin: Annotated[
         Origin | None,
         Option("--from", help="What shapes are made of: weights, or embeddings where none are."),

@@ -22,11 +22,11 @@ from nf2vec_cli.tasks.embedded import SPLITS, open_embeddings, splits_of
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 from nf2vec_cli.tasks.view_map import NAMES, MapKind, Plane, nearest, plane_of, require_map
-from nf2vec_cli.tasks.view_mesh import Glance, glance
+from nf2vec_cli.tasks.view_mesh import FACES, Glance, glance
 from nf2vec_cli.tasks.view_page import page_of
 
 # from 56 on whole blocks of the grid are left out: a third of the evaluations that 48 takes
-RESOLUTION, FACES = 56, 600
+RESOLUTION = 56
 SHOWN = 6  # nearest neighbours of each object
 NONE = "none"  # class or split of an object that has none
 DIGITS = 4  # of a place on the map, whose sides are 1
@@ -53,7 +53,7 @@ def view(
     encoder: str | None = None,
     origin: Origin | None = None,
     resolution: int = RESOLUTION,
-    faces: int = FACES,
+    faces: int | None = None,
     seed: int = 0,
     jobs: int = 0,
     progress: Progress | None = None,
@@ -67,7 +67,7 @@ def view(
         encoder: key of the encoder whose embeddings are shown; None: the newest.
         origin: what the shapes are made of; None: weights, and embeddings of objects without.
         resolution: grid points along each axis for a shape.
-        faces: triangles, or points of a udf's cloud, that are left of each.
+        faces: triangles that are left of each; None: 600, and 800 of a udf's two sheets.
         seed: of t-SNE and UMAP.
         jobs: worker processes; 0 for one a core.
         progress: told about each object.
@@ -85,7 +85,7 @@ def view(
     kept = open_embeddings(store, encoder)
     rows = _shown(store, kept)
     decoded = _decoded(store, rows, origin)
-    chores = _chores(store, kept.key, rows, decoded, resolution, faces)
+    chores = _chores(store, kept.key, rows, decoded, resolution, faces or FACES[store.field])
     workers = max(1, min(jobs or available_cores(), len(rows)))
     names, shapes = store.column("id"), []
     with progress:

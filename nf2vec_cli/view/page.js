@@ -54,14 +54,9 @@ const studio = (() => {
     const place = Float32Array.from(numbers.subarray(2, ends), (n) => (n / 65535) * 2 - 1);
     let form = new THREE.BufferGeometry();
     form.setAttribute("position", new THREE.BufferAttribute(place, 3));
-    let body;
-    if (faces) {
-      form.setIndex(new THREE.BufferAttribute(numbers.slice(ends, ends + 3 * faces), 1));
-      form = THREE.toCreasedNormals(form, 0.7);
-      body = new THREE.Mesh(form, new THREE.MeshLambertMaterial({ side: THREE.DoubleSide }));
-    } else {
-      body = new THREE.Points(form, new THREE.PointsMaterial({ size: 0.035 }));
-    }
+    form.setIndex(new THREE.BufferAttribute(numbers.slice(ends, ends + 3 * faces), 1));
+    form = THREE.toCreasedNormals(form, 0.7);
+    const body = new THREE.Mesh(form, new THREE.MeshLambertMaterial({ side: THREE.DoubleSide }));
     body.material.color.set(colourOf(i)).lerp(new THREE.Color("white"), 0.25);
     form.computeBoundingSphere();
     kept.set(i, body);
@@ -99,7 +94,7 @@ const studio = (() => {
   return { bodyOf, camera, aim, paint };
 })();
 
-const NO_SHAPE = studio ? "no shape: its field is empty" : "3D needs WebGL";
+const NO_SHAPE = studio ? "nothing is left of it at this resolution" : "3D needs WebGL";
 
 function sayOn(canvas, text) {
   canvas.width = canvas.height = Math.max(1, canvas.clientWidth);
