@@ -116,7 +116,11 @@ def test_a_new_file_is_fitted_embedded_and_classified(run, fitted, folder, tmp_p
     rows = [json.loads(line) for line in outcome.stdout.splitlines()]
     assert outcome.exit_code == 7, outcome.stderr
     assert "broken" in outcome.stderr
-    assert len(rows) == 4
+    assert sorted(row["id"] for row in rows) == [
+        f"{name}/{split}/{split}-{name}" for name in ("lamp", "sofa") for split in ("test", "val")
+    ]
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
+    assert all(set(row["probabilities"]) == {"lamp", "sofa"} for row in rows)
     kept = open_store(fitted).rows()
     assert len(kept) == 7  # nothing was added
 
