@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from nf2vec_cli.config import Preset
 from nf2vec_cli.config.strict import StrictModel
 
+PROBES = range(6, 67, 4)
+
 
 class TrainConfig(StrictModel):
     """How an encoder and its decoder are trained together. The defaults: preset small."""
@@ -17,11 +19,19 @@ class TrainConfig(StrictModel):
 
     encoder_arch: Literal["aligned", "paper"] = Field(
         "aligned",
-        description="aligned: main directions of the differences from the init; paper: rows.",
+        description="aligned: directions in which weights and fields differ; paper: rows.",
     )
-    embedding: PositiveInt = Field(256, description="Numbers in an embedding (E).")
+    embedding: PositiveInt = Field(320, description="Numbers in an embedding (E).")
     components: PositiveInt = Field(
-        192, description="Directions that are kept, as the first numbers of it (aligned)."
+        128,
+        description="Directions that are kept of the weights, and of each thing that is probed; "
+        "those of weights and slopes are the first numbers of it (aligned).",
+    )
+    probes: int = Field(
+        14,
+        ge=0,
+        description="Points along each axis at which a field is read from its weights: 6, 10, 14 "
+        "and so on; 0: weights alone, then with 192 components (aligned).",
     )
     widths: tuple[PositiveInt, ...] = Field(
         (128, 128, 256, 256), description="Units of the layers that each row goes through (paper)."
@@ -54,12 +64,21 @@ class TrainConfig(StrictModel):
     checkpoint_every: PositiveInt = Field(250, description="Steps between two checkpoints.")
     seed: NonNegativeInt = Field(0, description="Seed of all randomness.")
 
+    @property
+    def directions(self) -> int:
+        """How many first numbers of an embedding are components; the decoder reads the rest."""
+        if self.encoder_arch != "aligned":
+            return 0
+        return self.components * (2 if self.probes else 1)
+
     @model_validator(mode="after")
     def _room_to_learn(self) -> TrainConfig:
-        if self.encoder_arch == "aligned" and self.embedding <= self.components:
+        if self.embedding <= self.directions:
             raise ValueError(
-                f"embedding {self.embedding} has no room beside {self.components} components"
+                f"embedding {self.embedding} has no room beside {self.directions} components"
             )
+        if self.probes and self.probes not in PROBES:
+            raise ValueError(f"probes {self.probes} make no whole cells: 0, 6, 10, 14 .. 66 do")
         return self
 
 

@@ -22,18 +22,18 @@ class AutoEncoder(nn.Module):
             self.encoder = AlignedEncoder(
                 spec,
                 components=config.components,
+                probes=config.probes,
                 width=config.tail,
                 embedding=config.embedding,
                 dropout=config.dropout,
                 noise=config.noise,
             )
-        aligned = config.encoder_arch == "aligned"
         self.decoder = Decoder(
             config.embedding,
             hidden=config.hidden,
             octaves=config.octaves,
             outputs=spec.outputs,
-            reads=config.embedding - config.components if aligned else None,
+            reads=config.embedding - config.directions,
         )
 
     def forward(self, theta: Tensor, coords: Tensor) -> Tensor:  # [B, P], [B, M, 3] -> [B, M, V]

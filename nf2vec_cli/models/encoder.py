@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, normalize, pad
+from torch.nn.functional import normalize
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
+from nf2vec_cli.models.probes import HISTOGRAM, read_field, slope_histogram
+from nf2vec_cli.models.projection import (
+    SPREAD_FLOOR,
+    Projection,
+    pack,
+    packed_size,
+    principal_directions,
+    unpack,
+)
 
-# the best four levels for numbers from a normal distribution (Max 1960), in standard deviations
-LEVELS = (-1.510, -0.4528, 0.4528, 1.510)
-SHIFTS = (0, 2, 4, 6)
-SPREAD_FLOOR = 1e-6  # of the largest variance: a component that never varies is not blown up
 SLICE = 8192  # parameters whose directions are unpacked at once
 
 
@@ -54,16 +58,20 @@ class RowsEncoder(nn.Module):
 
 
 class AlignedEncoder(nn.Module):
-    """Difference from the shared init, projected on the directions in which fields differ.
+    """Difference from the shared init, and what the field is at fixed points, both projected.
 
     Fields of one store start from one init and stay aligned with it, so a weight means the same in
-    all of them, and the position of a row, which the paper's maximum forgets, is kept. The
-    projection comes from the training fields (`fit_projection`) and stays as it is. An embedding is
-    the K whitened components at a length of sqrt(K), which tell objects apart, and E - K numbers
-    that a network learns from the components in their natural spread: the decoder reads these.
+    all of them, and the position of a row, which the paper's maximum forgets, is kept. What the
+    weights say together is read as well, where `probes` is not 0: the field at a lattice of
+    probes^3 points, and which way it rises in each part of space (`slope_histogram`).
 
-    The directions are kept with 2 bits a number, P/4 bytes each: what is projected has so many
-    parameters that the rounding averages out.
+    The projections come from the training fields (`fit_projection`) and stay as they are. An
+    embedding begins with the K whitened components of the weights and the K of the slopes, at one
+    length, which tell objects apart; the rest is learned by a network from these and from K of the
+    values, all in their natural spread: the decoder reads it.
+
+    The directions of weights are kept with 2 bits a number, P/4 bytes each: what is projected has
+    so many parameters that the rounding averages out.
     """
 
     init: Tensor
@@ -79,11 +87,12 @@ class AlignedEncoder(nn.Module):
         components: int,
         width: int,
         embedding: int,
+        probes: int = 0,
         dropout: float = 0,
         noise: float = 0,
     ) -> None:
         super().__init__()
-        self.spec, self.noise = spec, noise
+        self.spec, self.probes, self.noise = spec, probes, noise
         self.register_buffer("init", torch.zeros(spec.parameters))
         self.register_buffer(
             "basis", torch.zeros(components, packed_size(spec.parameters), dtype=torch.uint8)
@@ -91,14 +100,19 @@ class AlignedEncoder(nn.Module):
         self.register_buffer("whiten", torch.zeros(components, components))
         self.register_buffer("mean", torch.zeros(components))
         self.register_buffer("spread", torch.ones(components))
+        read, self.directions = components, components
+        if probes:
+            self.slopes = Projection(HISTOGRAM, components)
+            self.values = Projection(probes**3, components)
+            read, self.directions = 3 * components, 2 * components
         self.learned = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(components, width),
+            nn.Linear(read, width),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(width, width),
             nn.GELU(),
-            nn.Linear(width, embedding - components),
+            nn.Linear(width, embedding - self.directions),
         )
 
     def fit_projection(self, theta: Tensor, init: Tensor) -> None:  # [N, P], [P]
@@ -122,20 +136,33 @@ class AlignedEncoder(nn.Module):
         self.spread[:count] = (values / values.mean()).sqrt().float()
         self.whiten[:count, :count] = (turn / values.sqrt()).float()
 
-    def components(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K]
-        """Give the whitened components."""
-        return (self._projected(theta) - self.mean) @ self.whiten
+        if self.probes:
+            values = read_field(theta, self.spec, self.probes)
+            self.values.fit(values)
+            self.slopes.fit(slope_histogram(values, self.probes))
+
+    def components(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K or 3 K]
+        """Give the whitened components: of the weights, the slopes and the values."""
+        found = (self._projected(theta) - self.mean) @ self.whiten
+        if not self.probes:
+            return found
+        values = read_field(theta, self.spec, self.probes)
+        slopes = self.slopes(slope_histogram(values, self.probes))
+        return torch.cat([found, slopes, self.values(values)], dim=1)
 
     def forward(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, E]
         """Embed fields."""
         return self.embed(self.components(theta))
 
-    def embed(self, components: Tensor) -> Tensor:  # [B, K] -> [B, E]
+    def embed(self, components: Tensor) -> Tensor:  # [B, K or 3 K] -> [B, E]
         """Map components to embeddings."""
         if self.training and self.noise:
             components = components + self.noise * torch.randn_like(components)
-        direction = normalize(components, dim=-1) * components.shape[-1] ** 0.5
-        learned = self.learned(components * self.spread)
+        direction = normalize(components[:, : self.directions], dim=-1) * self.directions**0.5
+        spread = self.spread
+        if self.probes:
+            spread = torch.cat([spread, self.slopes.spread, self.values.spread])
+        learned = self.learned(components * spread)
         return torch.cat([direction, learned.to(direction.dtype)], dim=-1)
 
     def _projected(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K]
@@ -146,35 +173,3 @@ class AlignedEncoder(nn.Module):
             packed = self.basis[:, start // 4 : packed_size(start + SLICE)]
             found += part @ unpack(packed)[:, : part.shape[1]].T
         return found
-
-
-def principal_directions(centred: Tensor, count: int) -> Tensor:  # [N, P] -> [count, P]
-    """Give the directions in which centred rows differ most, largest first, of any length.
-
-    By the N x N matrix of inner products: P may be large, N is what was fitted.
-    """
-    _, vectors = torch.linalg.eigh(centred.double() @ centred.double().T)
-    found: Tensor = vectors[:, -count:].flip(1).T.float() @ centred
-    return found
-
-
-def packed_size(count: int) -> int:
-    """Count the bytes that hold so many numbers of 2 bits."""
-    return -(-count // 4)
-
-
-def pack(values: Tensor) -> Tensor:  # [K, P] -> [K, P / 4], uint8
-    """Round each number to one of LEVELS times its row's root mean square, four to a byte."""
-    scaled = values / values.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
-    middles = torch.tensor([(a + b) / 2 for a, b in pairwise(LEVELS)], device=values.device)
-    codes = torch.bucketize(scaled, middles)
-    codes = pad(codes, (0, -codes.shape[1] % 4)).view(len(codes), -1, 4)
-    shifts = torch.tensor(SHIFTS, device=values.device)
-    return (codes << shifts).sum(-1).to(torch.uint8)
-
-
-def unpack(packed: Tensor) -> Tensor:  # [K, P / 4] -> [K, P], float32
-    """Give the levels back, four to a byte by a table: 5 to 10 times as fast as by shifts."""
-    codes = torch.arange(256)[:, None] >> torch.tensor(SHIFTS) & 3
-    table = torch.tensor(LEVELS)[codes].to(packed.device)
-    return embedding(packed.int(), table).flatten(-2)

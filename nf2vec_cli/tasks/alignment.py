@@ -16,7 +16,7 @@ from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.models.matching import match_neurons, permuted, unmoved
 from nf2vec_cli.models.network import NetworkSpec
-from nf2vec_cli.tasks.teacher import outputs
+from nf2vec_cli.models.probes import field_outputs
 
 POSITIONS = 11  # on the line between two fits, both ends included
 ALL = "all"  # the row of means
@@ -164,7 +164,7 @@ def connectivity(
 def _line(a: Tensor, b: Tensor, batch: Batch, spec: NetworkSpec) -> tuple[float, ...]:
     found = []
     for share in torch.linspace(0, 1, POSITIONS):
-        raw = outputs(torch.lerp(a, b, share)[None], batch.coords[None], spec)[0]
+        raw = field_outputs(torch.lerp(a, b, share)[None], batch.coords[None], spec)[0]
         found.append(float(batch.loss(raw.double(), batch.targets)[0].mean()))
     return tuple(found)
 

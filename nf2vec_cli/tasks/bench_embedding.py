@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.models.encoder import principal_directions
+from nf2vec_cli.models.projection import principal_directions
 from nf2vec_cli.store.products import EMBEDDINGS, ENCODERS, Embeddings, keys
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store

@@ -46,6 +46,11 @@ class Trained:
         return str(self.facts["field"])
 
     @property
+    def config(self) -> TrainConfig:
+        """Give the settings that it was trained with. Before there were probes, there were none."""
+        return TrainConfig.model_validate({"probes": 0} | self.facts["config"])
+
+    @property
     def init_hash(self) -> str:
         """Give the hash of the shared init of the fields that it was trained on."""
         return str(self.facts["init_hash"])
@@ -208,7 +213,7 @@ def _from_store(store: Store, key: str) -> Trained:
 
 def _assembled(key: str, arrays: State, facts: dict[str, Any], *, origin: str) -> Trained:
     try:
-        config = TrainConfig.model_validate(facts["config"])
+        config = TrainConfig.model_validate({"probes": 0} | facts["config"])
         module = AutoEncoder(NetworkSpec(**facts["network"]), config)
         module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
     except (ValidationError, RuntimeError, TypeError, KeyError) as error:

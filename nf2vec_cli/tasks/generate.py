@@ -19,7 +19,7 @@ from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Rows, open_store
 from nf2vec_cli.tasks.embedded import labelled, open_embeddings
 from nf2vec_cli.tasks.embedding_store import write_embedding_store
-from nf2vec_cli.tasks.encoders import Trained, open_encoder
+from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.generate_score import NoveltyRow, SetRow, judge
 from nf2vec_cli.tasks.generate_sheet import draw_sheet
@@ -126,7 +126,7 @@ def generate(
                 class_name,
                 (members.train, members.val),
                 config,
-                directions=_directions(known),
+                directions=known.config.directions,
                 device=target,
                 force=force,
                 progress=teller,
@@ -218,8 +218,3 @@ def _members(kept: Embeddings, class_name: str, *, compare: bool) -> Members:
                 hint="leave out `--metrics`, or give more objects the split test",
             )
     return members
-
-
-def _directions(known: Trained) -> int:
-    config = known.facts["config"]
-    return int(config["components"]) if config["encoder_arch"] == "aligned" else 0

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.mlp import siren_values
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.fields.field import field_of
-from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.models.probes import field_outputs
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.fit_object import Failed, Job, Prepared, prepare
@@ -63,7 +63,7 @@ class FieldTeacher:
             )
         coords = queries(surface, count, generator=generator).to(theta.device)
         with torch.no_grad():
-            return coords, self.read_back(outputs(theta, coords, self.spec))
+            return coords, self.read_back(field_outputs(theta, coords, self.spec))
 
 
 class SampleTeacher:
@@ -135,20 +135,6 @@ def queries(surface: Tensor, count: int, *, generator: torch.Generator) -> Tenso
     left = count - sum(part.shape[1] for part in parts)
     parts.append(torch.rand(size, left, 3, generator=generator) * 2 - 1)
     return torch.cat(parts, dim=1).clamp_(-1, 1)
-
-
-def outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
-    """Give the raw outputs of B fields, [B, P], each at its own points, [B, M, 3] -> [B, M].
-
-    One after the other: on a CPU that beats a batched product.
-    """
-    found = coords.new_empty(coords.shape[:2])
-    weights, biases = split_theta(theta, spec)
-    for one in range(len(theta)):
-        found[one] = siren_values(
-            [w[one] for w in weights], [b[one] for b in biases], coords[one], spec.omega
-        )[:, 0]
-    return found
 
 
 def generator_of(seed: int, step: int) -> torch.Generator:

@@ -34,10 +34,10 @@ def test_train_prints_a_file_that_its_config_takes(run):
 
 
 def test_an_embedding_without_room_beside_its_components_is_refused(run, tmp_path):
-    outcome = run("train", tmp_path / "ds.zarr", "--set", "embedding=192")
+    outcome = run("train", tmp_path / "ds.zarr", "--set", "embedding=256")
 
     assert outcome.exit_code == 3
-    assert "192 components" in outcome.stderr
+    assert "256 components" in outcome.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--preset", "paper"), ("--model", "gan")])

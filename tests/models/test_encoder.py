@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from nf2vec_cli.models.encoder import LEVELS, AlignedEncoder, RowsEncoder, pack, unpack
+from nf2vec_cli.models.encoder import AlignedEncoder, RowsEncoder
 from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta, weight_rows
+from nf2vec_cli.models.probes import read_field, slope_histogram
+from nf2vec_cli.models.projection import LEVELS, pack, unpack
 
 SPEC = NetworkSpec(hidden=16, layers=3)
 
@@ -89,12 +91,54 @@ def test_directions_are_rounded_to_two_bits_and_keep_their_way():
 
 
 @pytest.mark.parametrize("count", [3, 5])
-def test_fewer_fields_than_components_leave_the_rest_silent(count):
+@pytest.mark.parametrize("probes", [0, 6])
+def test_fewer_fields_than_components_leave_the_rest_silent(count, probes):
     init, theta = fields(count)
-    encoder = AlignedEncoder(SPEC, components=8, width=8, embedding=12)
+    encoder = AlignedEncoder(SPEC, components=8, probes=probes, width=8, embedding=20)
 
     encoder.fit_projection(theta, init)
 
     found = encoder.components(fields(20, seed=1)[1])
     assert torch.isfinite(found).all()
-    assert not found[:, count - 1 :].any()
+    for part in found.split(8, dim=1):
+        assert part[:, : count - 1].any()
+        assert not part[:, count - 1 :].any()
+
+
+def test_what_is_probed_is_whitened_and_joins_the_weights():
+    init, theta = fields(40)
+    encoder = AlignedEncoder(SPEC, components=4, probes=10, width=8, embedding=11).eval()
+    encoder.fit_projection(theta, init)
+
+    found, z = encoder.components(theta), encoder(theta)
+
+    assert found.shape == (40, 12)
+    weights, slopes, values = found.split(4, dim=1)
+    alone = AlignedEncoder(SPEC, components=4, width=8, embedding=7)
+    alone.fit_projection(theta, init)
+    torch.testing.assert_close(weights, alone.components(theta))
+    for part in (slopes, values):
+        torch.testing.assert_close(part.T @ part / 40, torch.eye(4), atol=2e-2, rtol=0)
+    assert z.shape == (40, 11)
+    torch.testing.assert_close(z[:, :8].norm(dim=1), torch.full((40,), 8**0.5))
+    torch.testing.assert_close(torch.cosine_similarity(z[:, :8], found[:, :8]), torch.ones(40))
+
+
+def test_slopes_come_from_the_fields_own_values():
+    init, theta = fields(40)
+    encoder = AlignedEncoder(SPEC, components=4, probes=10, width=8, embedding=11)
+    encoder.fit_projection(theta, init)
+    values = read_field(theta, SPEC, 10)
+
+    found = encoder.components(theta)
+
+    torch.testing.assert_close(found[:, 4:8], encoder.slopes(slope_histogram(values, 10)))
+    torch.testing.assert_close(found[:, 8:], encoder.values(values))
+
+
+def test_an_embedding_is_the_same_alone_and_among_others():
+    init, theta = fields(40)
+    encoder = AlignedEncoder(SPEC, components=4, probes=10, width=8, embedding=11).eval()
+    encoder.fit_projection(theta, init)
+
+    torch.testing.assert_close(encoder(theta[7:8])[0], encoder(theta)[7])

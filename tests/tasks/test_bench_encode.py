@@ -8,7 +8,7 @@ from nf2vec_cli.models.encoder import RowsEncoder
 from nf2vec_cli.models.network import weight_rows
 from nf2vec_cli.tasks.bench_encode import AuthorsEncoder
 
-SIZES = ("--set", "widths=[16,24]", "--set", "embedding=12", "--set", "components=6")
+SIZES = ("--set", "widths=[16,24]", "--set", "embedding=12", "--set", "components=5")
 
 
 def test_the_authors_module_gives_the_embedding_that_ours_gives():

@@ -1,0 +1,70 @@
+"""What fields are at fixed points of object space, read from their weights alone."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool3d
+
+from nf2vec_cli.core.mlp import siren_values
+from nf2vec_cli.models.network import NetworkSpec, split_theta
+
+CELLS = 4  # steps of a histogram along an axis; its cells are two steps wide, 5 along an axis
+# six ways along the axes and eight to the corners; twelve more to the edges told no more
+WAYS = [way for way in product((-1, 0, 1), repeat=3) if sum(map(abs, way)) in (1, 3)]
+HISTOGRAM = len(WAYS) * (CELLS + 1) ** 3  # numbers of a slope histogram
+
+
+def lattice(side: int) -> Tensor:  # -> [side^3, 3]
+    """Give the middles of side^3 cells of [-1, 1]^3, x slowest."""
+    along = (torch.arange(side) + 0.5) * (2 / side) - 1
+    return torch.cartesian_prod(along, along, along)
+
+
+def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
+    """Give the raw outputs of B fields, [B, P], each at its own points, [B, M, 3] -> [B, M].
+
+    One after the other: on a CPU that beats a batched product, and none depends on the others.
+    """
+    found = coords.new_empty(coords.shape[:2])
+    weights, biases = split_theta(theta, spec)
+    for one in range(len(theta)):
+        found[one] = siren_values(
+            [w[one] for w in weights], [b[one] for b in biases], coords[one], spec.omega
+        )[:, 0]
+    return found
+
+
+@torch.no_grad()
+def read_field(theta: Tensor, spec: NetworkSpec, side: int) -> Tensor:  # [B, P] -> [B, side^3]
+    """Read fields at a lattice as their labels, 0 to 1: every kind has a sigmoid at its end."""
+    points = lattice(side).to(theta.device)
+    return field_outputs(theta, points.expand(len(theta), -1, -1), spec).sigmoid_()
+
+
+def slope_histogram(values: Tensor, side: int) -> Tensor:  # [B, side^3] -> [B, F]
+    """Tell how much a field rises which way in each part of space.
+
+    Histograms of oriented gradients (Dalal and Triggs 2005) in 3D: differences across a point along
+    each of WAYS, where the field rises that way, averaged over cells that overlap by half; the
+    square root keeps the few steep places from drowning the rest. side - 2 is a multiple of CELLS;
+    F = HISTOGRAM.
+    """
+    field = values.view(-1, side, side, side)
+    mid = slice(1, -1)
+    rise = torch.stack(
+        [
+            field[:, 2:, mid, mid] - field[:, :-2, mid, mid],
+            field[:, mid, 2:, mid] - field[:, mid, :-2, mid],
+            field[:, mid, mid, 2:] - field[:, mid, mid, :-2],
+        ],
+        dim=1,
+    )
+    ways = torch.tensor(WAYS, dtype=values.dtype, device=values.device)
+    ways = ways / ways.norm(dim=1, keepdim=True)
+    along = torch.einsum("bixyz,wi->bwxyz", rise, ways).relu_()
+    stride = (side - 2) // CELLS
+    pooled = avg_pool3d(along, kernel_size=2 * stride, stride=stride, padding=stride)
+    return pooled.flatten(1).sqrt_()

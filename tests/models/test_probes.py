@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from nf2vec_cli.models.network import NetworkSpec, siren_init
+from nf2vec_cli.models.probes import (
+    HISTOGRAM,
+    WAYS,
+    field_outputs,
+    lattice,
+    read_field,
+    slope_histogram,
+)
+
+SPEC = NetworkSpec(hidden=16, layers=3)
+
+
+def plane(side, normal):
+    return (lattice(side) @ torch.tensor(normal, dtype=torch.float32))[None]
+
+
+def test_the_lattice_is_the_middles_of_cells_x_slowest():
+    points = lattice(4)
+
+    assert points.shape == (64, 3)
+    assert points[0].tolist() == [-0.75, -0.75, -0.75]
+    assert points[1].tolist() == [-0.75, -0.75, -0.25]
+    assert points[16].tolist() == [-0.25, -0.75, -0.75]
+
+
+def test_a_field_is_read_where_it_is_evaluated():
+    theta = siren_init(SPEC, seed=0) + 0.01 * torch.randn(3, SPEC.parameters)
+
+    found = read_field(theta, SPEC, 6)
+
+    raw = field_outputs(theta[1:2], lattice(6)[None], SPEC)[0]
+    assert found.shape == (3, 216)
+    torch.testing.assert_close(found[1], raw.sigmoid())
+
+
+@pytest.mark.parametrize("side", [6, 10, 14])
+def test_a_plane_rises_along_its_normal_everywhere(side):
+    found = slope_histogram(plane(side, (0, 2, 0)), side).view(len(WAYS), -1)
+
+    assert found.numel() == HISTOGRAM
+    best = found.square().sum(1).argmax()
+    assert WAYS[int(best)] == (0, 1, 0)
+    against = [number for number, way in enumerate(WAYS) if way[1] <= 0]
+    assert not found[against].any()
+    # the difference across a point is four half-spacings times the slope; the middle cell is full
+    middle = found[int(best)][found.shape[1] // 2]
+    assert float(middle) == pytest.approx((2 * (4 / side)) ** 0.5, rel=1e-4)
+
+
+def test_a_turned_field_turns_its_histogram():
+    torch.manual_seed(0)
+    field = torch.rand(1, 14, 14, 14)
+
+    def histogram(values):
+        return slope_histogram(values.reshape(1, -1), 14).view(len(WAYS), 5, 5, 5)
+
+    there = histogram(field.flip(1))
+
+    mirrored = [WAYS.index((-x, y, z)) for x, y, z in WAYS]
+    torch.testing.assert_close(there, histogram(field)[mirrored].flip(1))
