@@ -213,7 +213,7 @@ def classify_store(
     store = open_store(path)
     kept = open_embeddings(store, encoder)
     everything = labelled(store, kept.current())
-    known = _usable(store, everything, skip_rare=skip_rare)
+    known = usable(store, everything, skip_rare=skip_rare)
     heads = []
     with progress or Silent() as teller:
         for seed in range(config.seed, config.seed + seeds):
@@ -319,7 +319,7 @@ def _train(
     )
 
 
-def _usable(store: Store, known: Labelled, *, skip_rare: bool) -> Labelled:
+def usable(store: Store, known: Labelled, *, skip_rare: bool) -> Labelled:
     """See that a head can be trained, its step chosen and its accuracy measured."""
     train = set(known.labels[known.of("train")].tolist())
     asked = set(known.labels[np.r_[known.of("val"), known.of("test")]].tolist())
