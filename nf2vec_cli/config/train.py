@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from nf2vec_cli.config import Preset
 from nf2vec_cli.config.strict import StrictModel
 
-PROBES = range(6, 67, 4)
+PROBES = range(7, 64, 4)
 
 
 class TrainConfig(StrictModel):
@@ -28,9 +28,9 @@ class TrainConfig(StrictModel):
         "those of weights and slopes are the first numbers of it (aligned).",
     )
     probes: int = Field(
-        14,
+        19,
         ge=0,
-        description="Points along each axis at which a field is read from its weights: 6, 10, 14 "
+        description="Points along each axis at which a field is read from its weights: 7, 11, 15 "
         "and so on; 0: weights alone, then with 192 components (aligned).",
     )
     widths: tuple[PositiveInt, ...] = Field(
@@ -78,7 +78,7 @@ class TrainConfig(StrictModel):
                 f"embedding {self.embedding} has no room beside {self.directions} components"
             )
         if self.probes and self.probes not in PROBES:
-            raise ValueError(f"probes {self.probes} make no whole cells: 0, 6, 10, 14 .. 66 do")
+            raise ValueError(f"probes {self.probes} make no whole cells: 0, 7, 11, 15 .. 63 do")
         return self
 
 
@@ -87,6 +87,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     # the authors' sizes and settings (their epochs: 300 of 100,000 shapes)
     Preset.paper: {
         "encoder_arch": "paper",
+        "probes": 11,
         "embedding": 1024,
         "widths": (512, 512, 1024, 1024),
         "hidden": 512,

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
-from nf2vec_cli.models.probes import HISTOGRAM, read_field, slope_histogram
+from nf2vec_cli.models.probes import HISTOGRAM, coarse_values, read_field, slope_histogram
 from nf2vec_cli.models.projection import (
     SPREAD_FLOOR,
     Projection,
@@ -20,6 +20,7 @@ from nf2vec_cli.models.projection import (
     unpack,
 )
 
+LEARNED = 0.5  # weight of what is learned: at 1 it hides some of what directions tell of classes
 SLICE = 8192  # parameters whose directions are unpacked at once
 
 
@@ -103,7 +104,7 @@ class AlignedEncoder(nn.Module):
         read, self.directions = components, components
         if probes:
             self.slopes = Projection(HISTOGRAM, components)
-            self.values = Projection(probes**3, components)
+            self.values = Projection((probes // 2) ** 3, components)
             read, self.directions = 3 * components, 2 * components
         self.learned = nn.Sequential(
             nn.Dropout(dropout),
@@ -138,7 +139,7 @@ class AlignedEncoder(nn.Module):
 
         if self.probes:
             values = read_field(theta, self.spec, self.probes)
-            self.values.fit(values)
+            self.values.fit(coarse_values(values, self.probes))
             self.slopes.fit(slope_histogram(values, self.probes))
 
     def components(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K or 3 K]
@@ -148,7 +149,7 @@ class AlignedEncoder(nn.Module):
             return found
         values = read_field(theta, self.spec, self.probes)
         slopes = self.slopes(slope_histogram(values, self.probes))
-        return torch.cat([found, slopes, self.values(values)], dim=1)
+        return torch.cat([found, slopes, self.values(coarse_values(values, self.probes))], dim=1)
 
     def forward(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, E]
         """Embed fields."""
@@ -162,7 +163,7 @@ class AlignedEncoder(nn.Module):
         spread = self.spread
         if self.probes:
             spread = torch.cat([spread, self.slopes.spread, self.values.spread])
-        learned = self.learned(components * spread)
+        learned = self.learned(components * spread) * (LEARNED if self.probes else 1)
         return torch.cat([direction, learned.to(direction.dtype)], dim=-1)
 
     def _projected(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K]

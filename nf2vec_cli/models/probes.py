@@ -49,10 +49,10 @@ def slope_histogram(values: Tensor, side: int) -> Tensor:  # [B, side^3] -> [B, 
 
     Histograms of oriented gradients (Dalal and Triggs 2005) in 3D: differences across a point along
     each of WAYS, where the field rises that way, averaged over cells that overlap by half; the
-    square root keeps the few steep places from drowning the rest. side - 2 is a multiple of CELLS;
-    F = HISTOGRAM.
+    square root keeps the few steep places from drowning the rest. Neighbours are averaged first: a
+    thin field falls between the points of a lattice. CELLS divides side - 3; F = HISTOGRAM.
     """
-    field = values.view(-1, side, side, side)
+    field = avg_pool3d(values.view(-1, 1, side, side, side), kernel_size=2, stride=1)[:, 0]
     mid = slice(1, -1)
     rise = torch.stack(
         [
@@ -65,6 +65,11 @@ def slope_histogram(values: Tensor, side: int) -> Tensor:  # [B, side^3] -> [B, 
     ways = torch.tensor(WAYS, dtype=values.dtype, device=values.device)
     ways = ways / ways.norm(dim=1, keepdim=True)
     along = torch.einsum("bixyz,wi->bwxyz", rise, ways).relu_()
-    stride = (side - 2) // CELLS
+    stride = (side - 3) // CELLS
     pooled = avg_pool3d(along, kernel_size=2 * stride, stride=stride, padding=stride)
     return pooled.flatten(1).sqrt_()
+
+
+def coarse_values(values: Tensor, side: int) -> Tensor:  # [B, side^3] -> [B, (side // 2)^3]
+    """Average a field over blocks of 2^3 points: what of its values varies in large parts."""
+    return avg_pool3d(values.view(-1, 1, side, side, side), kernel_size=2).flatten(1)

@@ -15,7 +15,7 @@ SPEC = NetworkSpec(3, 32, 3, 1, 30.0)
 TINY = {
     "embedding": 16,
     "components": 6,
-    "probes": 6,
+    "probes": 7,
     "tail": 16,
     "hidden": 16,
     "octaves": 3,

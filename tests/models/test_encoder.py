@@ -3,7 +3,7 @@ import torch
 
 from nf2vec_cli.models.encoder import AlignedEncoder, RowsEncoder
 from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta, weight_rows
-from nf2vec_cli.models.probes import read_field, slope_histogram
+from nf2vec_cli.models.probes import coarse_values, read_field, slope_histogram
 from nf2vec_cli.models.projection import LEVELS, pack, unpack
 
 SPEC = NetworkSpec(hidden=16, layers=3)
@@ -91,7 +91,7 @@ def test_directions_are_rounded_to_two_bits_and_keep_their_way():
 
 
 @pytest.mark.parametrize("count", [3, 5])
-@pytest.mark.parametrize("probes", [0, 6])
+@pytest.mark.parametrize("probes", [0, 7])
 def test_fewer_fields_than_components_leave_the_rest_silent(count, probes):
     init, theta = fields(count)
     encoder = AlignedEncoder(SPEC, components=8, probes=probes, width=8, embedding=20)
@@ -107,7 +107,7 @@ def test_fewer_fields_than_components_leave_the_rest_silent(count, probes):
 
 def test_what_is_probed_is_whitened_and_joins_the_weights():
     init, theta = fields(40)
-    encoder = AlignedEncoder(SPEC, components=4, probes=10, width=8, embedding=11).eval()
+    encoder = AlignedEncoder(SPEC, components=4, probes=11, width=8, embedding=11).eval()
     encoder.fit_projection(theta, init)
 
     found, z = encoder.components(theta), encoder(theta)
@@ -126,19 +126,19 @@ def test_what_is_probed_is_whitened_and_joins_the_weights():
 
 def test_slopes_come_from_the_fields_own_values():
     init, theta = fields(40)
-    encoder = AlignedEncoder(SPEC, components=4, probes=10, width=8, embedding=11)
+    encoder = AlignedEncoder(SPEC, components=4, probes=11, width=8, embedding=11)
     encoder.fit_projection(theta, init)
-    values = read_field(theta, SPEC, 10)
+    values = read_field(theta, SPEC, 11)
 
     found = encoder.components(theta)
 
-    torch.testing.assert_close(found[:, 4:8], encoder.slopes(slope_histogram(values, 10)))
-    torch.testing.assert_close(found[:, 8:], encoder.values(values))
+    torch.testing.assert_close(found[:, 4:8], encoder.slopes(slope_histogram(values, 11)))
+    torch.testing.assert_close(found[:, 8:], encoder.values(coarse_values(values, 11)))
 
 
 def test_an_embedding_is_the_same_alone_and_among_others():
     init, theta = fields(40)
-    encoder = AlignedEncoder(SPEC, components=4, probes=10, width=8, embedding=11).eval()
+    encoder = AlignedEncoder(SPEC, components=4, probes=11, width=8, embedding=11).eval()
     encoder.fit_projection(theta, init)
 
     torch.testing.assert_close(encoder(theta[7:8])[0], encoder(theta)[7])
