@@ -19,7 +19,7 @@ from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
 from nf2vec_cli.store.store import Rows, Store
 
-ENCODERS, CHECKPOINTS, EMBEDDINGS = "encoders", "checkpoints", "embeddings"
+ENCODERS, CHECKPOINTS, EMBEDDINGS, HEADS = "encoders", "checkpoints", "embeddings", "heads"
 STATE = "state"
 CHUNK = 8 << 20  # bytes of a chunk of a state
 DIGEST = 16  # bytes of a field's digest
@@ -149,14 +149,24 @@ class Embeddings:
 
     def current(self) -> Rows:
         """List the rows whose embedding is of the field that the store holds now, or is all."""
+        whole, held, wanted = self._digests()
+        found: Rows = whole[(held == wanted).all(1)]
+        return found
+
+    def stale(self) -> Rows:
+        """List the rows whose embedding is of another field than the store holds now."""
+        whole, held, wanted = self._digests()
+        found: Rows = whole[held.any(1) & (held != wanted).any(1)]
+        return found
+
+    def _digests(self) -> tuple[Rows, NDArray[np.uint8], NDArray[np.uint8]]:
+        """Give the rows that count, what each was embedded from [N, 16] and what it is now."""
         status = self.store.column("status")
         whole = np.flatnonzero((status == Status.DONE) | (status == Status.EMBEDDED))
         held = np.zeros((self.store.slots, DIGEST), np.uint8)
         kept = np.asarray(self._digest[: self.store.slots])
         held[: len(kept)] = kept
-        wanted = self.store.column("digest")
-        found: Rows = whole[(held[whole] == wanted[whole]).all(1)]
-        return found
+        return whole, held[whole], self.store.column("digest")[whole]
 
     def write(self, rows: Iterable[int], values: Floats) -> None:
         """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""

@@ -10,11 +10,9 @@ import numpy as np
 from torch import nn
 
 from nf2vec_cli.config.strict import StrictModel
-from nf2vec_cli.store.products import keys, load_state, save_state
+from nf2vec_cli.store.products import HEADS, keys, load_state, save_state
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.loop import State, arrays_of
-
-HEADS = "heads"
 
 
 def head_key(store: Store, encoder: str, config: StrictModel, rows: Rows, *labels: Any) -> str:

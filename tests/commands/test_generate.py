@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from near_init import make_store, options, result
+from near_init import heads_told, make_store, options, result
 from PIL import Image
 
 from nf2vec_cli.store.check import check_store
@@ -88,9 +88,13 @@ def test_what_is_drawn_can_be_rebuilt_from_embeddings_only(run, draw, tmp_path):
         assert run(verb, new).exit_code == 4
 
 
-def test_the_generator_is_kept_and_used_again(store, draw, tmp_path):
+def test_the_generator_is_kept_and_used_again(run, store, draw, tmp_path):
     first = result(draw(out="a.zarr"))
     facts = load_state(open_store(store), GENERATORS, first["generator"])[1]
+    (told,) = heads_told(run, store)
+    assert (told["task"], told["key"], told["about"]) == ("generate", first["generator"], "shape")
+    assert told["metric"] == "val_error"
+    assert told["value"] == min(look["error"] for look in facts["curve"]["looks"])
     again, others = result(draw(out="b.zarr")), result(draw("--seed", "7", out="c.zarr"))
 
     assert again["generator"] == others["generator"] == first["generator"]

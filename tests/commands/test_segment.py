@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from near_init import heads_told
 from part_world import CENTRE, CLASSES, POINTS, SCALE, make_world, quick, write_npz, write_shapenet
 
 from nf2vec_cli.store.products import keys
@@ -75,6 +76,14 @@ def test_a_head_is_trained_kept_and_used_again(run, world):
     assert [part["label"] for part in kept["parts"]] == [10, 11, 20, 21, 30, 31]
     assert kept["result"]["instance_miou"] == pytest.approx(np.mean([r["iou"] for r in first]))
     assert kept["config"]["seed"] == 0
+    (told,) = heads_told(run, store)
+    assert (told["task"], told["key"], told["encoder"]) == (
+        "segment",
+        *heads(store),
+        kept["encoder"],
+    )
+    assert (told["about"], told["metric"]) == ("6 parts", "class_miou")
+    assert told["value"] == kept["result"]["class_miou"]
     assert "segment" not in " ".join(open_store(store).group["checkpoints"].group_keys())
 
 
