@@ -115,13 +115,13 @@ def asked(
 
 
 def require_embedded(store: Store, kept: Embeddings, rows: Rows, current: Rows) -> None:
-    """See that rows hold fields, and that their embeddings are of these.
+    """See that rows hold fields and their embeddings are of these, or that they are alone.
 
     Raises:
         StoreError: one does not, or has none.
     """
     if len(rows):
-        require_fitted(store, rows)
+        require_fitted(store, rows, or_embedded=True)
     there = np.zeros(store.slots, bool)
     there[current] = True
     missing = rows[~there[rows]]

@@ -219,7 +219,8 @@ def _rankings(
             shown.append(kept)
         yield kept
     if pictures:
-        draw(question.store, question.queries, shown, pictures, progress=teller)
+        key = question.gallery.kept.key
+        draw(question.store, question.queries, shown, pictures, encoder=key, progress=teller)
 
 
 def _gallery(kept: Embeddings, rows: Rows, search: Search) -> Gallery:

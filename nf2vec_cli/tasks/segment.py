@@ -126,7 +126,7 @@ def segment(
         store = open_store(path)
         asked = store.find(ids) if ids else None
         if asked is not None:
-            require_fitted(store, asked)
+            require_fitted(store, asked, or_embedded=True)
         if parts is None:
             key = _known(store, head, force)
             objects = None

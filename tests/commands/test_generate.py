@@ -10,9 +10,11 @@ from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.products import keys, load_state
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks import decoded_clouds, generate_score
+from nf2vec_cli.tasks import decoded_clouds, generate_score, hit_pictures
+from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.generator import GENERATORS
+from nf2vec_cli.tasks.rebuild import Built
 
 QUICK = ("--set", "steps=30", "--set", "validate_every=10", "--set", "width=8", "--jobs", "1")
 
@@ -86,6 +88,24 @@ def test_what_is_drawn_can_be_rebuilt_from_embeddings_only(run, draw, tmp_path):
         assert "--from embeddings" in refused.stderr
     for verb in ("encode", "train"):
         assert run(verb, new).exit_code == 4
+
+
+def test_what_is_drawn_can_be_asked_for_and_seen(run, draw, tmp_path, monkeypatch):
+    result(draw())
+    seen = []
+    monkeypatch.setattr(
+        hit_pictures, "build", lambda field, *_, **__: seen.append(field) or Built(None, None)
+    )
+    new, sheet, page = tmp_path / "gen.zarr", tmp_path / "sheet.png", tmp_path / "page.html"
+    line = ("--query", "gen-0003", "--k", "2", "--out", sheet, "--html", page, "--jobs", "1")
+
+    outcome = run("retrieve", new, *line, "--json")
+
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(outcome.stdout.splitlines()) == 2
+    assert [type(field) for field in seen] == [DecodedField] * 3
+    assert sheet.exists()
+    assert page.read_text().count("<img") == 3
 
 
 def test_the_generator_is_kept_and_used_again(run, store, draw, tmp_path):

@@ -10,6 +10,7 @@ from part_world import CENTRE, CLASSES, POINTS, SCALE, make_world, quick, write_
 
 from nf2vec_cli.store.products import keys
 from nf2vec_cli.store.store import open_store
+from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.segment import HEADS
 
 
@@ -219,6 +220,27 @@ def test_objects_without_labels_are_told_by_the_head_alone(run, solid):
         ("shape/4", "cone", None),
     ]
     assert [row["points"] for row in found] == [2048, 2048]
+
+
+def test_an_object_that_is_an_embedding_alone_is_decoded(run, solid, monkeypatch):
+    from nf2vec_cli.shapes.cloud import Cloud
+    from nf2vec_cli.tasks import segment_objects
+    from nf2vec_cli.tasks.decoded_field import DecodedField
+    from nf2vec_cli.tasks.rebuild import Built
+
+    store, parts = solid
+    rows(run("segment", store, "--parts", parts, *quick("steps=5"), "--json"))
+    kept = open_embeddings(open_store(store, mode="a"))
+    kept.write_alone([3], kept.read([3]))
+    seen, drawn = [], Built(Cloud(np.zeros((9, 3))), None)
+    monkeypatch.setattr(
+        segment_objects, "build", lambda field, *_, **__: seen.append(field) or drawn
+    )
+
+    (found,) = rows(run("segment", store, "--ids", "shape/3", "--jobs", "1", "--json"))
+
+    assert [type(field) for field in seen] == [DecodedField]
+    assert (found["id"], found["points"]) == ("shape/3", 9)
 
 
 def test_without_labels_and_ids_the_heads_own_test_objects_are_asked(run, world, monkeypatch):
