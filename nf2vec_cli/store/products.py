@@ -21,6 +21,13 @@ from nf2vec_cli.store.store import Rows, Store
 
 ENCODERS, CHECKPOINTS, EMBEDDINGS, HEADS = "encoders", "checkpoints", "embeddings", "heads"
 STATE = "state"
+# what trains again what is kept in each place
+TRAINERS = {
+    f"{HEADS}/classify": "classify {store}",
+    f"{HEADS}/segment": "segment {store} --parts DIR",
+    f"{HEADS}/generate": "generate {store} --class CLASS --out NEW.zarr",
+    f"{HEADS}/map": "map {store} B.zarr",
+}
 CHUNK = 8 << 20  # bytes of a chunk of a state
 DIGEST = 16  # bytes of a field's digest
 BLOCK = 32 << 20  # bytes of embeddings that are read at once
@@ -49,8 +56,18 @@ def save_state(
     made.update_attributes({**facts, "complete": True})
 
 
-def load_state(store: Store, place: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def remade_by(store: Store, place: str) -> str:
+    """Give the hint that tells how to train again what is kept in a place."""
+    line = TRAINERS.get(place, "train {store}").format(store=store.path)
+    return f"`nf2vec {line} --force` trains from the start"
+
+
+def load_state(
+    store: Store, place: str, key: str, *, owner: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what `save_state` kept: arrays by name, and the facts.
+
+    owner: the place that a checkpoint is to end in.
 
     Raises:
         StoreError: it is not there, or damaged.
@@ -66,8 +83,7 @@ def load_state(store: Store, place: str, key: str) -> tuple[dict[str, Any], dict
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StoreError(
             f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
-            hint=f"`nf2vec {place.partition('heads/')[2] or 'train'} {store.path} --force` trains "
-            "from the start",
+            hint=remade_by(store, owner or place),
         ) from error
     return arrays, dict(group.attrs)
 

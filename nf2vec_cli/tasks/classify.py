@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,9 +26,8 @@ from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import SPLITS, Labelled, labelled, open_embeddings, splits_of
 from nf2vec_cli.tasks.encoders import open_encoder
-from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.fresh import embed_shapes
-from nf2vec_cli.tasks.heads import head_key, save_head, saved_head
+from nf2vec_cli.tasks.heads import has_head, head_key, open_head, save_head, train_head
 from nf2vec_cli.tasks.loop import Loop
 from nf2vec_cli.tasks.teacher import generator_of
 
@@ -219,19 +219,14 @@ def classify_store(
         for seed in range(config.seed, config.seed + seeds):
             one = config.model_copy(update={"seed": seed})
             said = (known.labels.tolist(), known.splits.tolist(), known.classes)
-            key = head_key(store, kept.key, one, known.rows, *said)
-            found = None if force else saved_head(store, TASK, key)
-            if found is None:
+            key = head_key(store, known.rows, kept.key, one.model_dump_json(), said=said)
+            if force or not has_head(store, TASK, key):
                 with store_lock(path, wait=wait):
                     _train(open_store(path, mode="a"), kept, key, known, one, target, teller)
                 store = open_store(path)
-                found = saved_head(store, TASK, key)
-            assert found is not None
-            arrays, facts = found
-            size = len(arrays["centre"])
-            module = Classifier(size, len(known.classes), widths=one.widths, dropout=one.dropout)
-            module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
-            heads.append(Head(key, module.eval(), known.classes, facts["metrics"]))
+            make = partial(_new_head, kept.size, len(known.classes), one)
+            module, facts = open_head(store, TASK, key, make)
+            heads.append(Head(key, module, known.classes, facts["metrics"]))
     return Classification(store, kept, heads, len(everything.rows) - len(known.rows))
 
 
@@ -262,9 +257,7 @@ def _train(
     labels = torch.from_numpy(known.labels).to(device)
     places = {split: torch.from_numpy(known.of(split)).to(device) for split in SPLITS}
     torch.manual_seed(config.seed)
-    module = Classifier(
-        z.shape[1], len(known.classes), widths=config.widths, dropout=config.dropout
-    ).to(device)
+    module = _new_head(kept.size, len(known.classes), config).to(device)
     train = places["train"]
     if config.standardise:
         module.standardise(z[train])
@@ -291,7 +284,7 @@ def _train(
         return {"score": score, "wrong": wrong / len(wanted), "loss": unsure}
 
     loop = Loop(module, config, loss_of=loss, look=look, by="score")
-    loop.run(checkpoint=lambda *_: None, progress=progress)
+    train_head(store, TASK, key, loop, force=False, progress=progress)
     guessed = probabilities(module, z.cpu()).argmax(1)
     test, val = known.of("test"), known.of("val")
     confusion = confusion_of(known.labels[test], guessed[test], len(known.classes))
@@ -308,15 +301,18 @@ def _train(
         store,
         TASK,
         key,
-        module,
-        config=config.model_dump(mode="json"),
+        loop,
+        config=config,
+        device=device,
         classes=list(known.classes),
         encoder=kept.key,
         init_hash=store.init_hash,
         metrics=metrics,
-        curve=vars(loop.curve),
-        versions=versions(device),
     )
+
+
+def _new_head(size: int, classes: int, config: ClassifyConfig, *_: Any) -> Classifier:
+    return Classifier(size, classes, widths=config.widths, dropout=config.dropout)
 
 
 def _usable(store: Store, known: Labelled, *, skip_rare: bool) -> Labelled:

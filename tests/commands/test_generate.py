@@ -13,9 +13,9 @@ from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks import decoded_clouds, generate_score, hit_pictures
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.embedded import open_embeddings
-from nf2vec_cli.tasks.generator import GENERATORS
 from nf2vec_cli.tasks.rebuild import Built
 
+GENERATORS = "heads/generate"
 QUICK = ("--set", "steps=30", "--set", "validate_every=10", "--set", "width=8", "--jobs", "1")
 
 

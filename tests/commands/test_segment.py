@@ -11,7 +11,8 @@ from part_world import CENTRE, CLASSES, POINTS, SCALE, make_world, quick, write_
 from nf2vec_cli.store.products import keys
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
-from nf2vec_cli.tasks.segment import HEADS
+
+HEADS = "heads/segment"
 
 
 @pytest.fixture(scope="module")
