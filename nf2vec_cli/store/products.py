@@ -131,9 +131,10 @@ class Embeddings:
         self.store, self.key = store, key
         group = store.group.get(f"{EMBEDDINGS}/{key}")
         if not isinstance(group, zarr.Group) or "values" not in group or "digest" not in group:
+            by = f" --encoder {key}" if f"{ENCODERS}/{key}" in store.group else ""
             raise StoreError(
                 f"{store.path} has no embeddings {key!r}",
-                hint=f"run `nf2vec encode {store.path}` first",
+                hint=f"run `nf2vec encode {store.path}{by}` first",
             )
         self._values: Any = group["values"]
         self._digest: Any = group["digest"]

@@ -24,7 +24,14 @@ from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.embedded import SPLITS, Labelled, labelled, open_embeddings, splits_of
+from nf2vec_cli.tasks.embedded import (
+    SPLITS,
+    Labelled,
+    labelled,
+    labels_hint,
+    open_embeddings,
+    splits_of,
+)
 from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.fresh import embed_shapes
 from nf2vec_cli.tasks.heads import has_head, head_key, open_head, save_head, train_head
@@ -327,17 +334,17 @@ def _usable(store: Store, known: Labelled, *, skip_rare: bool) -> Labelled:
         if not len(known.of(split)):
             raise StoreError(
                 f"{store.path} has no objects with a class in split {split}",
-                hint="`nf2vec fit SHAPES --labels labels.csv` gives objects their splits",
+                hint=labels_hint(store, "splits"),
             )
     if rare:
         raise StoreError(
             f"{len(rare)} classes have no object in split train, or none in val and test: "
             f"{', '.join(rare[:5])}",
-            hint="`--skip-rare` leaves them out",
+            hint=f"`nf2vec classify {store.path} --skip-rare` leaves them out",
         )
     if len(known.classes) < 2:
         raise StoreError(
             f"{store.path} has no two classes with objects in train and in val or test",
-            hint="`nf2vec fit SHAPES --labels labels.csv` gives objects their classes and splits",
+            hint=labels_hint(store, "classes and splits"),
         )
     return known

@@ -148,7 +148,7 @@ def _opened(
     if path.resolve() == target.resolve() and a.key == b.key:
         raise UsageFault(
             f"{path} by encoder {a.key!r} is on both sides: there is nothing to map",
-            hint="name another store, or another encoder of it by `--target-encoder`",
+            hint=f"`nf2vec map {path} OTHER.zarr`, or another encoder by `--target-encoder`",
         )
     return pairs_of(a, b), open_encoder(b.store, b.key)
 

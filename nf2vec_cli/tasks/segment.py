@@ -11,7 +11,7 @@ import numpy as np
 
 from nf2vec_cli.config.segment import SegmentConfig
 from nf2vec_cli.core.device import open_device
-from nf2vec_cli.errors import StoreError, UsageFault
+from nf2vec_cli.errors import InputError, StoreError, UsageFault
 from nf2vec_cli.models.segmenter import Segmenter
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.part_files import find_parts
@@ -116,13 +116,16 @@ def segment(
         if asked is not None:
             require_fitted(store, asked, or_embedded=True)
         if parts is None:
-            key = _known(store, head, force)
+            key = _known(store, head, encoder, force)
             objects = None
         else:
             if head is not None:
-                raise UsageFault("a head is asked, or one is made of labels", hint="leave out one")
+                raise UsageFault(
+                    "a head is asked, or one is made of labels: --head or --parts",
+                    hint=f"`nf2vec segment {path} --head {head}` asks it",
+                )
             kept = open_embeddings(store, encoder)
-            objects = label_objects(store, kept.current(), find_parts(parts), space=config.space)
+            objects = _labelled(kept, parts, config)
             _tell(objects, teller)
             named = (kept.key, objects.digest(), config.model_dump_json())
             key = head_key(store, objects.rows, *named)
@@ -144,6 +147,14 @@ def segment(
     return replace(Segmentation(**facts["result"], classes=by_class), objects=found)
 
 
+def _labelled(kept: Embeddings, parts: Path, config: SegmentConfig) -> PartSet:
+    try:
+        return label_objects(kept.store, kept.current(), find_parts(parts), space=config.space)
+    except InputError as error:
+        hint = error.hint or "`nf2vec segment --help` says how labelled clouds are laid out"
+        raise InputError(error.message, hint=hint) from error
+
+
 def _tell(objects: PartSet, progress: Progress) -> None:
     if objects.unmatched:
         progress.note(f"{objects.unmatched} labelled clouds are no object of the store: left out")
@@ -154,19 +165,28 @@ def _tell(objects: PartSet, progress: Progress) -> None:
         )
 
 
-def _known(store: Store, head: str | None, force: bool) -> str:
+def _known(store: Store, head: str | None, encoder: str | None, force: bool) -> str:
+    """Find the head that is asked for, or the newest; `encoder`: that reads its embeddings."""
+    train = f"`nf2vec segment {store.path} --parts DIR"
     if force:
-        raise UsageFault("there is nothing to train from", hint="`--parts DIR`")
-    found = keys(store, f"{HEADS}/{TASK}")
+        raise UsageFault("there is nothing to train from", hint=f"{train} --force`")
+    place = f"{HEADS}/{TASK}"
+    found = keys(store, place)
     if head is not None and head not in found:
-        there = f"there are {', '.join(found)}" if found else "it has none"
-        raise StoreError(f"{store.path} has no head {head!r}", hint=there)
-    if not found:
+        there = f"there are {', '.join(found)}" if found else "it has none that tells parts"
         raise StoreError(
-            f"{store.path} has no head that tells parts",
-            hint=f"`nf2vec segment {store.path} --parts DIR` trains one on labelled clouds",
+            f"{store.path} has no head {head!r}",
+            hint=f"{there}: `nf2vec info {store.path}` lists all",
         )
-    return head or found[-1]
+    reads = {key: store.group[f"{place}/{key}"].attrs.get("encoder") for key in found}
+    fit = [key for key in found if head in (None, key) and encoder in (None, reads[key])]
+    if not fit:
+        told = "" if encoder is None else f" from embeddings by encoder {encoder!r}"
+        raise StoreError(
+            f"{store.path} has no head that tells parts{told}",
+            hint=f"{train}` trains one on labelled clouds",
+        )
+    return fit[-1]
 
 
 def _make(

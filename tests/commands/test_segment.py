@@ -363,7 +363,7 @@ def test_wrong_lines_are_refused_and_nothing_is_written(run, world, tmp_path):
         (("--parts", tmp_path / "gone"), 5, "is no folder"),
         (("--parts", parts, "--encoder", "nope"), 4, "no embeddings by encoder 'nope'"),
         (("--parts", parts, "--set", "hidden=0"), 3, "hidden"),
-        (("--parts", parts, "--head", "abc"), 2, "leave out one"),
+        (("--parts", parts, "--head", "abc"), 2, "--head or --parts"),
         (("--parts", parts, "--device", "abacus"), 2, "abacus"),
         ((), 4, "no head that tells parts"),
         (("--head", "abc"), 4, "has no head 'abc'"),
