@@ -319,24 +319,12 @@ BAD = {
         "Python objects",
     ),
     "no archive": (lambda parts: (parts / "ball.npz").write_bytes(b"PK"), 5, "cannot be read"),
-    "nothing": (lambda parts: [f.unlink() for f in parts.iterdir()], 5, "holds no labelled clouds"),
-    "an empty split": (
-        lambda parts: [spoil_split(parts, name) for name in CLASSES],
-        5,
-        "in split test",
-    ),
 }
 
 
 def spoil_names(parts, name):
     points = np.zeros((1, 5, 3))
     np.savez(parts / f"{name}.npz", points=points, labels=points[..., 0], names=np.array(["x"]))
-
-
-def spoil_split(parts, name):
-    arrays = dict(np.load(parts / f"{name}.npz"))
-    split = np.array(["train"] * 5 + ["val"] * (len(arrays["names"]) - 5))
-    np.savez(parts / f"{name}.npz", **arrays, split=split)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -375,16 +363,6 @@ def test_wrong_lines_are_refused_and_nothing_is_written(run, world, tmp_path):
         assert (outcome.exit_code, message in outcome.stderr) == (code, True), outcome.stderr
     assert not (tmp_path / "out").exists()
     assert heads(store) == []
-
-
-def test_a_store_without_embeddings_is_told_to_encode(run, tmp_path):
-    from near_init import make_store
-
-    store = make_store(tmp_path / "ds.zarr")
-    outcome = run("segment", store, "--parts", tmp_path)
-
-    assert outcome.exit_code == 4
-    assert "nf2vec encode" in outcome.stderr
 
 
 def test_a_store_with_a_head_is_sound(run, world):
