@@ -150,7 +150,7 @@ def _print_listing(record: Any) -> None:
     listing.add_column(no_wrap=True)
     listing.add_column(overflow="fold")
     for key, value in record.items():
-        if key in tables or value == []:
+        if key in tables or value in ([], {}):
             continue
         if isinstance(value, Mapping) and value:
             for inner, item in value.items():

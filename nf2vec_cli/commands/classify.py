@@ -82,11 +82,13 @@ def classify(
     from nf2vec_cli.commands.settings import verb_settings
     from nf2vec_cli.config.classify import ClassifyConfig, classify_defaults
     from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.store.store import open_store
     from nf2vec_cli.tasks.classify import classify_store
+    from nf2vec_cli.tasks.fresh import find_shapes
 
     if predict and unlabelled:
         raise UsageFault("--predict asks for new shapes, --unlabelled for those of the store")
-    refs = _discovered(store, predict) if predict else []
+    refs = find_shapes(open_store(store), predict) if predict else []
     opened = classify_store(
         store,
         verb_settings(ClassifyConfig, classify_defaults, preset, config, settings, seed=seed),
@@ -125,15 +127,6 @@ def classify(
     else:
         output.emit(opened.summary())
         output.emit(opened.by_class())
-
-
-def _discovered(store: Path, shapes: str) -> list:  # type: ignore[type-arg]
-    from nf2vec_cli.fields import FieldName
-    from nf2vec_cli.shapes.discover import discover
-    from nf2vec_cli.shapes.load import READABLE
-    from nf2vec_cli.store.store import open_store
-
-    return discover(shapes, suffixes=READABLE[FieldName(open_store(store).field)])
 
 
 def _tell(rows: list, json: bool) -> None:  # type: ignore[type-arg]

@@ -28,7 +28,8 @@ def info(
 ) -> None:
     """Show what a store holds.
 
-    What is done, missing and failed; classes, sizes, shared init and recipe.
+    What is done, missing and failed; classes, sizes, shared init and recipe; its encoders with what
+    each has embedded, and the heads that tasks have trained, with what they reached.
     """
     from nf2vec_cli.tasks.info import object_rows, storage_info, store_info
 

@@ -104,5 +104,6 @@ def segment(
     if failed:
         raise PartialFailure(
             f"the parts of {len(failed)} objects were not told, {failed[0].id!r} first: "
-            f"{failed[0].problem}"
+            f"{failed[0].problem}",
+            hint=f"`nf2vec info {store} --objects` lists objects with their classes",
         )

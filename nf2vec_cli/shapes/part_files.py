@@ -114,8 +114,8 @@ def find_parts(folder: Path) -> PartFiles:
         refs.append(PartRef(name, categories.get(place[0], place[0]), place[0], split, file))
     if not refs:
         raise InputError(
-            f"{folder} holds no labelled clouds",
-            hint="CLASS.npz with points, labels and names, or CLASS/NAME.txt with rows x y z label",
+            f"{folder} holds no labelled clouds: CLASS.npz with points, labels and names, or "
+            "CLASS/NAME.txt with rows x y z label"
         )
     seen: dict[tuple[str, str], PartRef] = {}
     for ref in refs:
@@ -193,8 +193,8 @@ def _checked(
     if wrong.any():
         there = ", ".join(map(str, known)) if known is not None else f"0 to {MOST}"
         raise InputError(
-            f"{told} has label {values[wrong][0]:g}, which is no part of {ref.class_name!r}",
-            hint=f"its parts are {there}",
+            f"{told} has label {values[wrong][0]:g}, which is no part of {ref.class_name!r}: "
+            f"its parts are {there}"
         )
     return PartCloud(points.astype(np.float64), values.astype(np.int64))
 

@@ -19,8 +19,15 @@ from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
 from nf2vec_cli.store.store import Rows, Store
 
-ENCODERS, CHECKPOINTS, EMBEDDINGS = "encoders", "checkpoints", "embeddings"
+ENCODERS, CHECKPOINTS, EMBEDDINGS, HEADS = "encoders", "checkpoints", "embeddings", "heads"
 STATE = "state"
+# what trains again what is kept in each place
+TRAINERS = {
+    f"{HEADS}/classify": "classify {store}",
+    f"{HEADS}/segment": "segment {store} --parts DIR",
+    f"{HEADS}/generate": "generate {store} --class CLASS --out NEW.zarr",
+    f"{HEADS}/map": "map {store} B.zarr",
+}
 CHUNK = 8 << 20  # bytes of a chunk of a state
 DIGEST = 16  # bytes of a field's digest
 BLOCK = 32 << 20  # bytes of embeddings that are read at once
@@ -49,8 +56,18 @@ def save_state(
     made.update_attributes({**facts, "complete": True})
 
 
-def load_state(store: Store, place: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def remade_by(store: Store, place: str) -> str:
+    """Give the hint that tells how to train again what is kept in a place."""
+    line = TRAINERS.get(place, "train {store}").format(store=store.path)
+    return f"`nf2vec {line} --force` trains from the start"
+
+
+def load_state(
+    store: Store, place: str, key: str, *, owner: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what `save_state` kept: arrays by name, and the facts.
+
+    owner: the place that a checkpoint is to end in.
 
     Raises:
         StoreError: it is not there, or damaged.
@@ -66,8 +83,7 @@ def load_state(store: Store, place: str, key: str) -> tuple[dict[str, Any], dict
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StoreError(
             f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
-            hint=f"`nf2vec {place.partition('heads/')[2] or 'train'} {store.path} --force` trains "
-            "from the start",
+            hint=remade_by(store, owner or place),
         ) from error
     return arrays, dict(group.attrs)
 
@@ -115,9 +131,10 @@ class Embeddings:
         self.store, self.key = store, key
         group = store.group.get(f"{EMBEDDINGS}/{key}")
         if not isinstance(group, zarr.Group) or "values" not in group or "digest" not in group:
+            by = f" --encoder {key}" if f"{ENCODERS}/{key}" in store.group else ""
             raise StoreError(
                 f"{store.path} has no embeddings {key!r}",
-                hint=f"run `nf2vec encode {store.path}` first",
+                hint=f"run `nf2vec encode {store.path}{by}` first",
             )
         self._values: Any = group["values"]
         self._digest: Any = group["digest"]
@@ -149,14 +166,24 @@ class Embeddings:
 
     def current(self) -> Rows:
         """List the rows whose embedding is of the field that the store holds now, or is all."""
+        whole, held, wanted = self._digests()
+        found: Rows = whole[(held == wanted).all(1)]
+        return found
+
+    def stale(self) -> Rows:
+        """List the rows whose embedding is of another field than the store holds now."""
+        whole, held, wanted = self._digests()
+        found: Rows = whole[held.any(1) & (held != wanted).any(1)]
+        return found
+
+    def _digests(self) -> tuple[Rows, NDArray[np.uint8], NDArray[np.uint8]]:
+        """Give the rows that count, what each was embedded from [N, 16] and what it is now."""
         status = self.store.column("status")
         whole = np.flatnonzero((status == Status.DONE) | (status == Status.EMBEDDED))
         held = np.zeros((self.store.slots, DIGEST), np.uint8)
         kept = np.asarray(self._digest[: self.store.slots])
         held[: len(kept)] = kept
-        wanted = self.store.column("digest")
-        found: Rows = whole[(held[whole] == wanted[whole]).all(1)]
-        return found
+        return whole, held[whole], self.store.column("digest")[whole]
 
     def write(self, rows: Iterable[int], values: Floats) -> None:
         """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""

@@ -154,11 +154,12 @@ class Store:
         found = []
         for wanted in ids:
             same = [wanted] if wanted in rows else short.get(wanted, [])
+            hint = f"`nf2vec info {self.path} --objects` lists all ids"
             if len(same) > 1:
-                raise StoreError(f"{wanted!r} may be {' or '.join(sorted(same)[:3])}")
+                raise StoreError(f"{wanted!r} may be {' or '.join(sorted(same)[:3])}", hint=hint)
             if not same:
                 near = difflib.get_close_matches(wanted, [*rows, *short], n=3, cutoff=0.5)
-                hint = f"did you mean {', '.join(near)}?" if near else None
+                hint = f"did you mean {', '.join(near)}? {hint}" if near else hint
                 raise StoreError(f"{self.path} has no object {wanted!r}", hint=hint)
             found.append(rows[same[0]])
         return np.array(found, np.int64)

@@ -35,7 +35,7 @@ def open_embeddings(store: Store, encoder: str | None = None) -> Embeddings:
     if encoder is not None and encoder not in known:
         raise StoreError(
             f"{store.path} has no embeddings by encoder {encoder!r}",
-            hint=f"there are {', '.join(known)}; `nf2vec encode {store.path} --encoder` adds some",
+            hint=f"there are {', '.join(known)}: `nf2vec info {store.path}` tells of each",
         )
     kept = Embeddings(store, encoder or known[-1])
     if not len(kept.current()):
@@ -83,7 +83,7 @@ def labelled(store: Store, rows: Rows, *, least: int = 2) -> Labelled:
         found = f"one class, {classes[0]!r}: two are needed" if classes else "no classes"
         raise StoreError(
             f"{store.path} has {found}",
-            hint="`nf2vec fit SHAPES --labels labels.csv` gives objects their classes and splits",
+            hint=labels_hint(store, "classes and splits"),
         )
     place = {name: number for number, name in enumerate(classes)}
     return Labelled(
@@ -93,6 +93,12 @@ def labelled(store: Store, rows: Rows, *, least: int = 2) -> Labelled:
         splits=splits_of(store)[kept],
         is_copy=np.asarray(copies)[kept] > 0,
     )
+
+
+def labels_hint(store: Store, what: str) -> str:
+    """Give the hint that tells how objects of a store get labels; what is fitted stays."""
+    line = f"nf2vec fit SHAPES --field {store.field} --store {store.path} --labels labels.csv"
+    return f"`{line}` gives objects their {what}"
 
 
 def splits_of(store: Store) -> NDArray[np.str_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.progress import Progress, Silent
-from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.shapes.discover import ShapeRef, discover
+from nf2vec_cli.shapes.load import READABLE
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encode import embedder
@@ -31,6 +33,23 @@ class Fresh:
     theta: Floats
     z: Floats
     failed: tuple[tuple[str, str], ...]
+
+
+def find_shapes(store: Store, source: str | Path) -> list[ShapeRef]:
+    """Find shapes, as `discover` does, that the fields of a store are fitted to.
+
+    Raises:
+        InputError: there are none.
+    """
+    try:
+        return discover(source, suffixes=READABLE[store.field])
+    except InputError as error:
+        raise InputError(error.message, hint=error.hint or _others(store)) from error
+
+
+def _others(store: Store) -> str:
+    line = "nf2vec fit SHAPES --field FIELD --store NEW.zarr"
+    return f"shapes of other kinds than {store.field} fields take are for another store: `{line}`"
 
 
 def embed_shapes(
@@ -70,7 +89,7 @@ def embed_shapes(
         theta.append(roundtrip(outcome.theta, store.init, blocks, store.codec, store.bits))
     if not kept:
         name, reason = failed[0] if failed else ("", "no shape is given")
-        raise InputError(f"{name!r} cannot be fitted: {reason}")
+        raise InputError(f"{name!r} cannot be fitted: {reason}", hint=_others(store))
     stacked = np.stack(theta)
     # one by one: an embedding is the same bits whatever else is asked for
     embed = embedder(trained.module, target)

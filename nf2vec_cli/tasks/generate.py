@@ -17,7 +17,7 @@ from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Rows, open_store
-from nf2vec_cli.tasks.embedded import labelled, open_embeddings
+from nf2vec_cli.tasks.embedded import labelled, labels_hint, open_embeddings
 from nf2vec_cli.tasks.embedding_store import write_embedding_store
 from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.fit import versions
@@ -190,11 +190,12 @@ def _members(kept: Embeddings, class_name: str, *, compare: bool) -> Members:
     store = kept.store
     found = labelled(store, kept.current(), least=1)
     if class_name not in found.classes:
+        some = ", ".join(found.classes[:8])
         near = difflib.get_close_matches(class_name, found.classes, n=3, cutoff=0.5)
-        named = ", ".join(near or found.classes[:8])
+        named = f"did you mean {', '.join(near)}?" if near else f"there are {some}:"
         raise StoreError(
             f"{store.path} has no embeddings of class {class_name!r}",
-            hint=f"did you mean {named}?" if near else f"there are {named}",
+            hint=f"{named} `nf2vec info {store.path}` counts the objects of each class",
         )
     ours = found.labels == found.classes.index(class_name)
     train, val, test = (
@@ -209,12 +210,12 @@ def _members(kept: Embeddings, class_name: str, *, compare: bool) -> Members:
     copies = store.column("copy")
     members = Members(train, val, test, train[copies[train] == 0])
     if compare:
-        known = store.surface(test).reshape(len(test), -1).any(1)
+        known = store.surface(test).any(axis=(1, 2))
         members = replace(members, test=test[known])
         if len(members.test) < 2 or len(members.originals) < 2:
             raise StoreError(
                 f"{store.path} has {len(members.test)} test objects of class {class_name!r} with "
                 "a surface to compare with: --metrics needs two",
-                hint="leave out `--metrics`, or give more objects the split test",
+                hint=f"leave out `--metrics`, or {labels_hint(store, 'splits')}",
             )
     return members

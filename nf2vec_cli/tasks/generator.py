@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import sha256
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nf2vec_cli.config.generate import GenerateConfig
-from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.latent import Latent
 from nf2vec_cli.models.latent_flow import LatentFlow
 from nf2vec_cli.models.latent_gan import LatentGan
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.store.products import (
-    CHECKPOINTS,
-    Embeddings,
-    keys,
-    load_state,
-    newest_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-    save_state,
-)
+from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows
-from nf2vec_cli.tasks.fit import versions
-from nf2vec_cli.tasks.loop import Loop, State, arrays_of
+from nf2vec_cli.tasks.heads import has_head, head_key, open_head, save_head, train_head
+from nf2vec_cli.tasks.loop import Loop
 from nf2vec_cli.tasks.teacher import generator_of
 
-GENERATORS = "heads/generate"
+TASK = "generate"
 LEAST = 8  # training objects
 LOOK_SEED, LOOK_DRAWS, LOOK_SAMPLES = 2**40, 32, 256  # of a look at val
 
@@ -51,10 +37,7 @@ class Trained:
 
 def generator_key(kept: Embeddings, class_name: str, train: Rows, config: GenerateConfig) -> str:
     """Name a generator: encoder, class, settings and the fields that it is trained on."""
-    settings = config.model_dump_json()
-    digest = sha256(f"{kept.key}/{class_name}/{settings}".encode())
-    digest.update(np.asarray(kept.store.column("digest"))[train].tobytes())
-    return digest.hexdigest()[:16]
+    return head_key(kept.store, train, kept.key, class_name, config.model_dump_json())
 
 
 def trained_generator(
@@ -85,7 +68,7 @@ def trained_generator(
         StoreError: what is kept is damaged.
     """
     store, key = kept.store, generator_key(kept, class_name, parts[0], config)
-    if force or key not in keys(store, GENERATORS):
+    if force or not has_head(store, TASK, key):
         real, val = (torch.from_numpy(kept.read(rows)).to(device) for rows in parts)
         torch.manual_seed(config.seed)
         model = Latent(config, real.shape[1], directions=directions).to(device)
@@ -94,48 +77,27 @@ def trained_generator(
         if isinstance(model.net, LatentFlow):
             model.net.fit_normal(real, val, first=directions)
         loop = _loop(model, real, val, config)
-        if force:
-            remove_checkpoints(store, key)
-        elif (known := newest_checkpoint(store, key)) is not None:
-            loop.restore(*load_state(store, CHECKPOINTS, known))
-
-        def checkpoint(arrays: State, facts: dict[str, Any]) -> None:
-            save_checkpoint(store, key, arrays, **facts)
-
-        loop.run(checkpoint=checkpoint, progress=progress)
-        save_state(
+        train_head(store, TASK, key, loop, force=force, progress=progress)
+        save_head(
             store,
-            GENERATORS,
+            TASK,
             key,
-            arrays_of(model),
-            config=config.model_dump(mode="json"),
+            loop,
+            config=config,
+            device=device,
             encoder=kept.key,
             class_name=class_name,
             size=real.shape[1],
             directions=directions,
-            curve=vars(loop.curve),
             train_objects=len(parts[0]),
             val_objects=len(parts[1]),
             steps=loop.step,
             best_step=loop.curve.steps[loop.curve.best("error")],
             seconds=loop.curve.seconds,
-            ended=datetime.now(UTC).isoformat(),
-            versions=versions(device),
         )
-        remove_checkpoints(store, key)
-    return _opened(kept, key, config, device)
-
-
-def _opened(kept: Embeddings, key: str, config: GenerateConfig, device: torch.device) -> Trained:
-    arrays, facts = load_state(kept.store, GENERATORS, key)
-    model = Latent(config, facts["size"], directions=facts["directions"])
-    try:
-        model.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
-    except RuntimeError as error:
-        raise StoreError(
-            f"{kept.store.path} is damaged: {GENERATORS}/{key} is no such generator",
-            hint="`--force` trains it again",
-        ) from error
+    model, facts = open_head(
+        store, TASK, key, lambda f: Latent(config, f["size"], directions=f["directions"])
+    )
     told = (facts[name] for name in ("steps", "best_step", "seconds"))
     return Trained(key, model.to(device), *told)
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nf2vec_cli.config import Origin
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.field_function import Askable, FieldFunction
 from nf2vec_cli.tasks.gallery import Ranking
-from nf2vec_cli.tasks.open_fields import open_fields
+from nf2vec_cli.tasks.open_fields import open_each
 from nf2vec_cli.tasks.page import Card, write_page
 from nf2vec_cli.tasks.queries import Queries
 from nf2vec_cli.tasks.rebuild import NATURAL, Form, build
@@ -56,10 +55,14 @@ def draw(
     found: Sequence[Ranking],
     pictures: Pictures,
     *,
+    encoder: str,
     progress: Progress,
 ) -> None:
-    """Draw each query and its hits as a row; the fields themselves are drawn, not the sources."""
-    fields = open_fields(store, Origin.weights)
+    """Draw each query and its hits as a row: the fields themselves, not the sources.
+
+    An object that is an embedding alone, by `encoder`, is decoded.
+    """
+    field_at = open_each(store, encoder)
     asking = [ranking.number for ranking in found]
     # an object is drawn once, however often it is found
     rows = np.unique(np.concatenate([queries.rows, *(ranking.rows for ranking in found)]))
@@ -68,7 +71,7 @@ def draw(
 
     def looks() -> Iterator[_Look]:
         for row in rows:
-            yield _look(store, fields.at(int(row)), pictures)
+            yield _look(store, field_at(int(row)), pictures)
         for number in fresh:
             assert queries.fresh is not None
             theta, spec = queries.fresh.theta[number], NetworkSpec(**store.network)

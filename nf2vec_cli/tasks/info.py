@@ -12,6 +12,7 @@ import numpy as np
 
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class StoreInfo:
     runs: int
     last_run: str | None
     classes: list[dict[str, Any]]
+    encoders: tuple[EncoderRow, ...]
+    heads: tuple[HeadRow, ...]
 
 
 def store_info(path: Path) -> StoreInfo:
@@ -67,6 +70,8 @@ def store_info(path: Path) -> StoreInfo:
         runs=len(runs),
         last_run=runs[-1]["ended"] if runs else None,
         classes=_classes(store, rows),
+        encoders=encoder_rows(store),
+        heads=head_rows(store),
     )
 
 

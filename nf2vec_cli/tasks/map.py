@@ -15,13 +15,14 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.products import HEADS
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.encoders import Trained, open_encoder
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.map_score import MapRow, compared_rows, score_map
 from nf2vec_cli.tasks.mapped_store import check_replaceable, write_mapped
-from nf2vec_cli.tasks.mapper import MAPPERS, Kept, trained_mapper
+from nf2vec_cli.tasks.mapper import TASK, Kept, trained_mapper
 from nf2vec_cli.tasks.pairs import Pairs, pairs_of
 
 
@@ -147,7 +148,7 @@ def _opened(
     if path.resolve() == target.resolve() and a.key == b.key:
         raise UsageFault(
             f"{path} by encoder {a.key!r} is on both sides: there is nothing to map",
-            hint="name another store, or another encoder of it by `--target-encoder`",
+            hint=f"`nf2vec map {path} OTHER.zarr`, or another encoder by `--target-encoder`",
         )
     return pairs_of(a, b), open_encoder(b.store, b.key)
 
@@ -162,5 +163,5 @@ def _scored(
     if held.get("tested") != name:
         rows = score_map(pairs, kept, known.module.decoder, jobs=jobs, progress=progress)
         held = {"tested": name, "rows": [asdict(row) for row in rows]}
-        store.group[f"{MAPPERS}/{kept.key}"].update_attributes({"shapes": held})
+        store.group[f"{HEADS}/{TASK}/{kept.key}"].update_attributes({"shapes": held})
     return tuple(MapRow(**row) for row in held["rows"])

@@ -87,7 +87,8 @@ def compared_rows(pairs: Pairs) -> tuple[Rows, Rows, Floats]:
     if not len(some):
         raise StoreError(
             f"{pairs.b.store.path} knows no points on the surfaces of its test objects",
-            hint="leave out `--metrics`, or `nf2vec fit SHAPES --store STORE --force` once more",
+            hint=f"`nf2vec fit SHAPES --field {pairs.b.store.field} --store {pairs.b.store.path} "
+            "--force` keeps some; or leave out `--metrics`",
         )
     some = some[np.linspace(0, len(some) - 1, min(COMPARED, len(some))).round().astype(int)]
     return rows_a[some], rows_b[some], truth[some]
@@ -95,7 +96,7 @@ def compared_rows(pairs: Pairs) -> tuple[Rows, Rows, Floats]:
 
 def _known(surface: Floats) -> NDArray[np.bool_]:  # [N, S, 3] -> [N]
     """Tell which objects' surfaces are known: points that are not, are 0."""
-    found: NDArray[np.bool_] = np.asarray(surface.reshape(len(surface), -1).any(axis=1))
+    found: NDArray[np.bool_] = np.asarray(surface.any(axis=(1, 2)))
     return found
 
 

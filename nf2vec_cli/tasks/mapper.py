@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -11,24 +10,14 @@ import torch
 from torch import Tensor
 
 from nf2vec_cli.config.map import MapConfig
-from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.mapper import Mapper
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.store.products import (
-    CHECKPOINTS,
-    keys,
-    load_state,
-    newest_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-    save_state,
-)
-from nf2vec_cli.tasks.fit import versions
-from nf2vec_cli.tasks.loop import Loop, State, arrays_of
+from nf2vec_cli.tasks.heads import has_head, open_head, save_head, train_head
+from nf2vec_cli.tasks.loop import Loop
 from nf2vec_cli.tasks.pairs import Pairs
 from nf2vec_cli.tasks.teacher import generator_of
 
-MAPPERS = "heads/map"
+TASK = "map"
 Sides = dict[str, list[Tensor]]  # by split: A's embeddings [N, E] and B's [N, F]
 
 
@@ -67,7 +56,7 @@ def trained_mapper(
         StoreError: what is kept is damaged.
     """
     store, key = pairs.a.store, mapper_key(pairs, config)
-    if force or key not in keys(store, MAPPERS):
+    if force or not has_head(store, TASK, key):
         sides = {
             split: [torch.from_numpy(z).to(device) for z in pairs.read(split)]
             for split in ("train", "val", "test")
@@ -77,29 +66,21 @@ def trained_mapper(
         if config.standardise:
             module.fit_statistics(*sides["train"])
         loop = _loop(module, sides, config)
-        if force:
-            remove_checkpoints(store, key)
-        elif (known := newest_checkpoint(store, key)) is not None:
-            loop.restore(*load_state(store, CHECKPOINTS, known))
-
-        def checkpoint(arrays: State, facts: dict[str, Any]) -> None:
-            save_checkpoint(store, key, arrays, **facts)
-
-        loop.run(checkpoint=checkpoint, progress=progress)
+        train_head(store, TASK, key, loop, force=force, progress=progress)
         best = loop.curve.best("error")
-        save_state(
+        save_head(
             store,
-            MAPPERS,
+            TASK,
             key,
-            arrays_of(module),
-            config=config.model_dump(mode="json"),
+            loop,
+            config=config,
+            device=device,
             sizes=[sides["train"][0].shape[1], sides["train"][1].shape[1]],
             encoder=pairs.a.key,
             target=str(pairs.b.store.path),
             target_encoder=pairs.b.key,
             target_field=pairs.b.store.field,
             target_init_hash=pairs.b.store.init_hash,
-            curve=vars(loop.curve),
             result={
                 **{f"{split}_pairs": len(rows) for split, (rows, _) in pairs.rows.items()},
                 "steps": loop.step,
@@ -109,10 +90,7 @@ def trained_mapper(
                 "nearest_error": _nearest_error(module, sides),
             },
             tested=_name(pairs),
-            ended=datetime.now(UTC).isoformat(),
-            versions=versions(device),
         )
-        remove_checkpoints(store, key)
     return _opened(pairs, key, config, device)
 
 
@@ -122,19 +100,10 @@ def nearest(module: Mapper, source: Tensor, train: Tensor) -> Tensor:  # [B, E],
 
 
 def _opened(pairs: Pairs, key: str, config: MapConfig, device: torch.device) -> Kept:
-    store = pairs.a.store
-    arrays, facts = load_state(store, MAPPERS, key)
-    try:
-        inputs, outputs = facts["sizes"]
-        module = Mapper(inputs, outputs, config)
-        module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
-        result = dict(facts["result"])
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{store.path} is damaged: {MAPPERS}/{key} is no such mapper",
-            hint="`--force` trains it again",
-        ) from error
-    module.eval()
+    module, facts = open_head(
+        pairs.a.store, TASK, key, lambda f: Mapper(f["sizes"][0], f["sizes"][1], config)
+    )
+    result = dict(facts["result"])
     if facts.get("tested") != _name(pairs):  # test objects have come since, or are others
         sides = {
             split: [torch.from_numpy(z) for z in pairs.read(split)] for split in ("train", "test")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -69,6 +69,13 @@ def open_fields(
     return _Embedded(store, encoder)
 
 
+def open_each(store: Store, encoder: str) -> Callable[[int], Askable]:
+    """Give the function from a row to its field: of its weights, or decoded where it has none."""
+    weights, alone = _Weights(store, None), store.column("status") == Status.EMBEDDED
+    decoded = _Embedded(store, encoder) if alone.any() else weights
+    return lambda row: (decoded if alone[row] else weights).at(row)
+
+
 class _Weights:
     def __init__(self, store: Store, move: Affine | None) -> None:
         self.store, self.spec = store, NetworkSpec(**store.network)
@@ -97,9 +104,7 @@ class _Embedded:
         self.rows = self.kept.current()
 
     def require(self, rows: Rows) -> None:
-        alone = self.store.column("status")[rows] == Status.EMBEDDED
-        if len(rows) == 0 or not alone.all():
-            require_fitted(self.store, rows[~alone])
+        require_fitted(self.store, rows, or_embedded=True)
         missing = np.setdiff1d(rows, self.rows)
         if len(missing):
             name = self.store.column("id")[missing[0]]
@@ -118,14 +123,15 @@ class _Embedded:
         return DecodedField(self.decoder, torch.from_numpy(z), self.store.field)
 
 
-def require_fitted(store: Store, rows: Sequence[int] | Rows) -> None:
-    """See that rows are there and hold fitted fields.
+def require_fitted(store: Store, rows: Sequence[int] | Rows, *, or_embedded: bool = False) -> None:
+    """See that rows are there and hold fitted fields; `or_embedded`: or an embedding alone.
 
     Raises:
         StoreError: one does not, or there is none.
     """
     status = store.column("status")
-    missing = [row for row in rows if status[row] != Status.DONE]
+    held = {Status.DONE, Status.EMBEDDED} if or_embedded else {Status.DONE}
+    missing = [row for row in rows if status[row] not in held]
     if missing:
         name = store.column("id")[missing[0]]
         if status[missing[0]] == Status.EMBEDDED:

@@ -11,7 +11,7 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows
-from nf2vec_cli.tasks.embedded import splits_of
+from nf2vec_cli.tasks.embedded import labels_hint, splits_of
 
 LEAST = 8  # training pairs
 
@@ -60,7 +60,8 @@ def pairs_of(a: Embeddings, b: Embeddings) -> Pairs:
         raise StoreError(
             f"{a.store.path} and {b.store.path} share no object: {_first(ids_a, a)} in the one, "
             f"{_first(ids_b, b)} in the other",
-            hint="pairs have the same id: `nf2vec fit SHAPES --root DIR` sets the ids",
+            hint="pairs have the same id, which --root sets: `nf2vec fit SHAPES "
+            f"--field {b.store.field} --store NEW.zarr --root DIR`",
         )
     paired = np.array(rows, np.int64)
     splits = _strictest(splits_of(a.store)[paired[:, 0]], splits_of(b.store)[paired[:, 1]])
@@ -85,13 +86,14 @@ def _check(pairs: Pairs) -> None:
     if counts["train"] < LEAST:
         raise StoreError(
             f"{names} share {counts['train']} objects of split train, a mapper needs {LEAST}",
-            hint="fit and encode more of the same shapes in both",
+            hint="fit more of the same shapes into both, then "
+            f"`nf2vec encode {pairs.a.store.path}` and `nf2vec encode {pairs.b.store.path}`",
         )
     for split, what in (("val", "choose the best step by"), ("test", "measure the result on")):
         if not counts[split]:
             raise StoreError(
                 f"{names} share no object of split {split} to {what}",
-                hint="give some objects the split (`nf2vec fit SHAPES --labels labels.csv`)",
+                hint=labels_hint(pairs.a.store, "splits"),
             )
 
 

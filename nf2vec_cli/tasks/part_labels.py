@@ -22,7 +22,7 @@ from nf2vec_cli.shapes.unit import into_unit, onto_unit
 from nf2vec_cli.shapes.voxels import Voxels
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.store import Rows, Store
-from nf2vec_cli.tasks.embedded import SPLITS, splits_of
+from nf2vec_cli.tasks.embedded import SPLITS, labels_hint, splits_of
 from nf2vec_cli.tasks.fit_object import copied
 
 ASKED, AWAY = (
@@ -136,7 +136,7 @@ def label_objects(store: Store, rows: Rows, files: PartFiles, *, space: str) -> 
 
     Raises:
         InputError: no cloud is an object of the store, none lies on its object, one cannot be read,
-            or a split is empty.
+            a split is empty, or a class has no object in train.
     """
     refs, owners = _matched(store, rows, files.refs)
     if not refs:
@@ -161,7 +161,8 @@ def label_objects(store: Store, rows: Rows, files: PartFiles, *, space: str) -> 
         raise InputError(
             f"the labelled points of {files.folder} are not on the surfaces of {store.path}: they "
             "are in other units, or turned",
-            hint="`--set space=own` moves each cloud into the unit sphere by itself",
+            hint=f"`nf2vec segment {store.path} --parts {files.folder} --set space=own` moves each "
+            "cloud into the unit sphere by itself",
         )
     found.sort(key=lambda one: one[0])
     named = _numbered([(ref, labels) for _, ref, _, labels in found], files.known)
@@ -182,8 +183,15 @@ def label_objects(store: Store, rows: Rows, files: PartFiles, *, space: str) -> 
             raise InputError(
                 f"{files.folder} labels no object of {store.path} in split {split}: there are "
                 f"{dict(Counter(chosen.splits.tolist()))}",
-                hint="fit shapes of each split, or label more of them",
+                hint=f"label more of them, or {labels_hint(store, 'splits')}",
             )
+    learnt = set(chosen.labels[chosen.of("train")].tolist())
+    lone = [name for place, name in enumerate(named.classes) if place not in learnt]
+    if lone:
+        raise InputError(
+            f"{files.folder} labels no object of class {', '.join(lone)} in split train",
+            hint=f"label more of them, or {labels_hint(store, 'splits')}",
+        )
     return chosen
 
 

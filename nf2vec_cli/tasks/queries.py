@@ -11,13 +11,12 @@ import numpy as np
 
 from nf2vec_cli.errors import InputError, StoreError
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.shapes.discover import ShapeRef, discover, fingerprint
-from nf2vec_cli.shapes.load import READABLE
+from nf2vec_cli.shapes.discover import ShapeRef, fingerprint
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.encoders import open_encoder
-from nf2vec_cli.tasks.fresh import Fresh, embed_shapes
+from nf2vec_cli.tasks.fresh import Fresh, embed_shapes, find_shapes
 from nf2vec_cli.tasks.open_fields import require_fitted
 
 
@@ -92,7 +91,7 @@ def asked(
     rows = _found(store, [text for text in dict.fromkeys(texts) if text not in files])
     require_embedded(store, kept, rows, current)
     own = of_rows(store, rows)
-    found = [pair for text in files for pair in _shapes(text, store.field)]
+    found = [pair for text in files for pair in _shapes(store, text)]
     if not found:
         return own
     trained = open_encoder(store, kept.key)
@@ -115,13 +114,13 @@ def asked(
 
 
 def require_embedded(store: Store, kept: Embeddings, rows: Rows, current: Rows) -> None:
-    """See that rows hold fields, and that their embeddings are of these.
+    """See that rows hold fields and their embeddings are of these, or that they are alone.
 
     Raises:
         StoreError: one does not, or has none.
     """
     if len(rows):
-        require_fitted(store, rows)
+        require_fitted(store, rows, or_embedded=True)
     there = np.zeros(store.slots, bool)
     there[current] = True
     missing = rows[~there[rows]]
@@ -144,15 +143,16 @@ def _found(store: Store, ids: Sequence[str]) -> Rows:
         raise
 
 
-def _shapes(text: str, kind: str) -> list[tuple[str, ShapeRef]]:
+def _shapes(store: Store, text: str) -> list[tuple[str, ShapeRef]]:
     """Find the shapes of a file or folder, each with the path to it as the user would type it."""
     place = Path(text)
     if (place / "zarr.json").is_file():
         raise InputError(
-            f"{text!r} is a store, not a shape", hint="ask by the id of an object, or by its file"
+            f"{text!r} is a store, not a shape",
+            hint=f"`nf2vec info {text} --objects` lists its objects: ask by their files",
         )
     root = place if place.is_dir() else place.parent
-    return [(str(root / ref.source), ref) for ref in discover(place, suffixes=READABLE[kind])]
+    return [(str(root / ref.source), ref) for ref in find_shapes(store, place)]
 
 
 def _families(store: Store, rows: Rows) -> tuple[Rows, ...]:

@@ -177,7 +177,8 @@ def score(
     if not any(queries.classes):
         raise StoreError(
             "no query has a class, so nothing can be measured",
-            hint="shapes in folders named by their class, CLASS/NAME.ext, have one",
+            hint="shapes in CLASS/NAME.ext have one; by all objects that have one asks "
+            f"`nf2vec retrieve {store.path} --metrics`",
         )
     classes, depth = store.column("class"), max(ranks)
     sizes = Counter(classes[row] for row in gallery.rows)
@@ -219,7 +220,8 @@ def _rankings(
             shown.append(kept)
         yield kept
     if pictures:
-        draw(question.store, question.queries, shown, pictures, progress=teller)
+        key = question.gallery.kept.key
+        draw(question.store, question.queries, shown, pictures, encoder=key, progress=teller)
 
 
 def _gallery(kept: Embeddings, rows: Rows, search: Search) -> Gallery:

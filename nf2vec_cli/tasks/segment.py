@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nf2vec_cli.config.segment import SegmentConfig
 from nf2vec_cli.core.device import open_device
-from nf2vec_cli.errors import StoreError, UsageFault
+from nf2vec_cli.errors import InputError, StoreError, UsageFault
 from nf2vec_cli.models.segmenter import Segmenter
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.part_files import find_parts
 from nf2vec_cli.store.lock import store_lock
-from nf2vec_cli.store.products import (
-    CHECKPOINTS,
-    Embeddings,
-    keys,
-    load_state,
-    newest_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-    save_state,
-)
+from nf2vec_cli.store.products import HEADS, Embeddings, keys
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
-from nf2vec_cli.tasks.fit import versions
-from nf2vec_cli.tasks.loop import Loop, State, arrays_of
+from nf2vec_cli.tasks.heads import has_head, head_key, open_head, save_head, train_head
+from nf2vec_cli.tasks.loop import Loop
 from nf2vec_cli.tasks.open_fields import require_fitted
 from nf2vec_cli.tasks.part_labels import Parts, PartSet, label_objects
 from nf2vec_cli.tasks.part_lesson import Lesson, new_head
 from nf2vec_cli.tasks.segment_objects import Asked, SegmentedObject, segment_objects
 
-HEADS = "heads/segment"
+TASK = "segment"
 
 
 @dataclass(frozen=True)
@@ -126,23 +114,28 @@ def segment(
         store = open_store(path)
         asked = store.find(ids) if ids else None
         if asked is not None:
-            require_fitted(store, asked)
+            require_fitted(store, asked, or_embedded=True)
         if parts is None:
-            key = _known(store, head, force)
+            key = _known(store, head, encoder, force)
             objects = None
         else:
             if head is not None:
-                raise UsageFault("a head is asked, or one is made of labels", hint="leave out one")
+                raise UsageFault(
+                    "a head is asked, or one is made of labels: --head or --parts",
+                    hint=f"`nf2vec segment {path} --head {head}` asks it",
+                )
             kept = open_embeddings(store, encoder)
-            objects = label_objects(store, kept.current(), find_parts(parts), space=config.space)
+            objects = _labelled(kept, parts, config)
             _tell(objects, teller)
-            key = _key(store, kept.key, objects, config)
-            if key not in keys(store, HEADS) or force:
+            named = (kept.key, objects.digest(), config.model_dump_json())
+            key = head_key(store, objects.rows, *named)
+            if force or not has_head(store, TASK, key):
                 with store_lock(path, wait=wait):
                     writable = open_store(path, mode="a")
                     lesson = Lesson(objects, kept.read(objects.rows), config, target)
                     _make(writable, key, kept.key, lesson, force=force, progress=teller)
-        module, facts = _open(store, key, target)
+        module, facts = open_head(store, TASK, key, _made_by)
+        module.to(target)
         names = Parts.of_facts(facts)
         embeddings = Embeddings(store, facts["encoder"])
         if asked is None:
@@ -152,6 +145,14 @@ def segment(
         found = tuple(segment_objects(store, module, names, embeddings, objects, wanted, teller))
     by_class = tuple(ClassParts(**one) for one in facts["classes_scored"])
     return replace(Segmentation(**facts["result"], classes=by_class), objects=found)
+
+
+def _labelled(kept: Embeddings, parts: Path, config: SegmentConfig) -> PartSet:
+    try:
+        return label_objects(kept.store, kept.current(), find_parts(parts), space=config.space)
+    except InputError as error:
+        hint = error.hint or "`nf2vec segment --help` says how labelled clouds are laid out"
+        raise InputError(error.message, hint=hint) from error
 
 
 def _tell(objects: PartSet, progress: Progress) -> None:
@@ -164,26 +165,28 @@ def _tell(objects: PartSet, progress: Progress) -> None:
         )
 
 
-def _key(store: Store, encoder: str, objects: PartSet, config: SegmentConfig) -> str:
-    """Name a head: the encoder, the fields it embedded, the labels and the settings."""
-    digest = sha256(f"{encoder}/{objects.digest()}/{config.model_dump_json()}".encode())
-    digest.update(np.asarray(store.column("digest"))[objects.rows].tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _known(store: Store, head: str | None, force: bool) -> str:
+def _known(store: Store, head: str | None, encoder: str | None, force: bool) -> str:
+    """Find the head that is asked for, or the newest; `encoder`: that reads its embeddings."""
+    train = f"`nf2vec segment {store.path} --parts DIR"
     if force:
-        raise UsageFault("there is nothing to train from", hint="`--parts DIR`")
-    found = keys(store, HEADS)
+        raise UsageFault("there is nothing to train from", hint=f"{train} --force`")
+    place = f"{HEADS}/{TASK}"
+    found = keys(store, place)
     if head is not None and head not in found:
-        there = f"there are {', '.join(found)}" if found else "it has none"
-        raise StoreError(f"{store.path} has no head {head!r}", hint=there)
-    if not found:
+        there = f"there are {', '.join(found)}" if found else "it has none that tells parts"
         raise StoreError(
-            f"{store.path} has no head that tells parts",
-            hint=f"`nf2vec segment {store.path} --parts DIR` trains one on labelled clouds",
+            f"{store.path} has no head {head!r}",
+            hint=f"{there}: `nf2vec info {store.path}` lists all",
         )
-    return head or found[-1]
+    reads = {key: store.group[f"{place}/{key}"].attrs.get("encoder") for key in found}
+    fit = [key for key in found if head in (None, key) and encoder in (None, reads[key])]
+    if not fit:
+        told = "" if encoder is None else f" from embeddings by encoder {encoder!r}"
+        raise StoreError(
+            f"{store.path} has no head that tells parts{told}",
+            hint=f"{train}` trains one on labelled clouds",
+        )
+    return fit[-1]
 
 
 def _make(
@@ -199,16 +202,7 @@ def _make(
     objects, config = lesson.objects, lesson.config
     settings = config.model_copy(update={"steps": lesson.steps})
     loop = Loop(lesson.head, settings, loss_of=lesson.loss, look=lesson.look, by="miss")
-    checkpoint_key = f"segment-{key}"
-    if force:
-        remove_checkpoints(store, checkpoint_key)
-    if (known := newest_checkpoint(store, checkpoint_key)) is not None:
-        loop.restore(*load_state(store, CHECKPOINTS, known))
-
-    def checkpoint(arrays: State, facts: dict[str, Any]) -> None:
-        save_checkpoint(store, checkpoint_key, arrays, **facts)
-
-    loop.run(checkpoint=checkpoint, progress=progress)
+    train_head(store, TASK, key, loop, force=force, progress=progress)
     test = objects.of("test")
     score, _ = lesson.score(test)
     best = loop.curve.best("miss")
@@ -237,36 +231,22 @@ def _make(
         }
         for label, miou in score.by_class.items()
     ]
-    save_state(
+    save_head(
         store,
-        HEADS,
+        TASK,
         key,
-        arrays_of(lesson.head),
-        config=config.model_dump(mode="json"),
+        loop,
+        config=config,
+        device=lesson.device,
         **names.facts(),
         encoder=encoder,
         embedding=lesson.z.shape[1],
         test=[ids[row] for row in objects.rows[test]],
-        curve=vars(loop.curve),
         result=result,
         classes_scored=by_class,
-        ended=datetime.now(UTC).isoformat(),
-        versions=versions(lesson.device),
     )
-    remove_checkpoints(store, checkpoint_key)
 
 
-def _open(store: Store, key: str, device: torch.device) -> tuple[Segmenter, dict[str, Any]]:
-    arrays, facts = load_state(store, HEADS, key)
-    try:
-        config = SegmentConfig.model_validate(facts["config"])
-        module = new_head(Parts.of_facts(facts), int(facts["embedding"]), config)
-        module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(
-            f"head {key!r} of {store.path} is of another architecture than its settings say: "
-            f"{reason}",
-            hint=f"`nf2vec segment {store.path} --parts DIR --force` makes it again",
-        ) from error
-    return module.to(device).eval(), facts
+def _made_by(facts: Mapping[str, Any]) -> Segmenter:
+    config = SegmentConfig.model_validate(facts["config"])
+    return new_head(Parts.of_facts(facts), int(facts["embedding"]), config)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nf2vec_cli.config import SURFACE_POINTS, Origin
+from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.metrics import shape_part_iou
 from nf2vec_cli.models.segmenter import Segmenter
 from nf2vec_cli.progress import Progress
@@ -19,7 +19,7 @@ from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.field_function import Askable
-from nf2vec_cli.tasks.open_fields import open_fields
+from nf2vec_cli.tasks.open_fields import open_each
 from nf2vec_cli.tasks.part_labels import Parts, PartSet
 from nf2vec_cli.tasks.part_lesson import tell_parts
 from nf2vec_cli.tasks.rebuild import Form, build
@@ -92,7 +92,8 @@ def segment_objects(
     named = _named(store, names, embeddings, objects, asked)
     drawing = [one for one in named if one.draws]
     workers = max(1, min(asked.jobs or available_cores(), len(drawing)))
-    drawn = spread(_draw, _draws(store, drawing, asked.points or SURFACE_POINTS), workers=workers)
+    chores = _draws(store, drawing, embeddings.key, asked.points or SURFACE_POINTS)
+    drawn = spread(_draw, chores, workers=workers)
     z = embeddings.read(asked.rows)
     transforms = store.column("transform")
     progress.start(len(named), "segment")
@@ -156,11 +157,11 @@ def _named(
     return found
 
 
-def _draws(store: Store, named: list[_Named], points: int) -> Iterator[_Draw]:
+def _draws(store: Store, named: list[_Named], encoder: str, points: int) -> Iterator[_Draw]:
     if named:
-        fields = open_fields(store, Origin.weights)
+        field_at = open_each(store, encoder)
         for one in named:
-            yield _Draw(fields.at(one.row), store.field, points)
+            yield _Draw(field_at(one.row), store.field, points)
 
 
 def _draw(job: _Draw) -> Floats:

@@ -19,7 +19,7 @@ from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import SPLITS, open_embeddings, splits_of
-from nf2vec_cli.tasks.open_fields import Fields, open_fields
+from nf2vec_cli.tasks.open_fields import open_each, open_fields
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 from nf2vec_cli.tasks.view_map import NAMES, MapKind, Plane, nearest, plane_of, require_map
 from nf2vec_cli.tasks.view_mesh import FACES, Glance, glance
@@ -85,7 +85,7 @@ def view(
     kept = open_embeddings(store, encoder)
     rows = _shown(store, kept)
     decoded = _decoded(store, rows, origin)
-    chores = _chores(store, kept.key, rows, decoded, resolution, faces or FACES[store.field])
+    chores = _chores(store, kept.key, rows, origin, resolution, faces or FACES[store.field])
     workers = max(1, min(jobs or available_cores(), len(rows)))
     names, shapes = store.column("id"), []
     with progress:
@@ -133,20 +133,16 @@ def _decoded(store: Store, rows: Rows, origin: Origin | None) -> NDArray[np.bool
 
 
 def _chores(
-    store: Store, key: str, rows: Rows, decoded: NDArray[np.bool_], resolution: int, faces: int
+    store: Store, key: str, rows: Rows, origin: Origin | None, resolution: int, faces: int
 ) -> Iterator[Glance]:
     """Open the fields at once, so that what is missing is told before any work, then give them."""
-    opened: dict[bool, Fields] = {}
-    for choice in set(decoded.tolist()):
-        if choice:
-            opened[choice] = open_fields(store, Origin.embeddings, encoder=key)
-        else:
-            opened[choice] = open_fields(store, Origin.weights)
-        opened[choice].require(rows[decoded == choice])
-    return (
-        Glance(opened[choice].at(int(row)), store.field, resolution, faces)
-        for row, choice in zip(rows, decoded.tolist(), strict=True)
-    )
+    if origin is None:
+        field_at = open_each(store, key)
+    else:
+        fields = open_fields(store, origin, encoder=key if origin is Origin.embeddings else None)
+        fields.require(rows)
+        field_at = fields.at
+    return (Glance(field_at(int(row)), store.field, resolution, faces) for row in rows)
 
 
 def _facts(

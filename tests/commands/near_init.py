@@ -63,6 +63,13 @@ def make_store(path, *, kind="sdf", seed=0, count=20, spoil=None):
     return path
 
 
+def heads_told(run, store):
+    """Give what `nf2vec info` says of the heads of a store, without their times."""
+    heads = result(run("info", store, "--json"))["heads"]
+    assert all(head.pop("ended") > "2020" for head in heads)
+    return heads
+
+
 def result(outcome):
     assert outcome.exit_code == 0, outcome.stderr
     return json.loads(outcome.stdout)

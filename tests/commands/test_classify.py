@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from near_init import make_store, options, result
+from near_init import heads_told, make_store, options, result
 
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import open_store
@@ -48,6 +48,12 @@ def test_a_head_is_trained_measured_and_kept(run, store):
     assert json.loads(again.stdout) == first
     assert "train:" not in again.stderr
     assert len(list((store / "heads" / "classify").glob("*/state"))) == 1
+    assert heads_told(run, store) == [
+        {
+            **{"task": "classify", "key": first["heads"][0], "encoder": first["encoder"]},
+            **{"about": "3 classes", "metric": "accuracy", "value": 100},
+        }
+    ]
 
 
 def test_several_seeds_give_a_spread_and_a_head_each(run, store):

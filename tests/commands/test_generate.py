@@ -3,17 +3,19 @@ import shutil
 
 import numpy as np
 import pytest
-from near_init import make_store, options, result
+from near_init import heads_told, make_store, options, result
 from PIL import Image
 
 from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.products import keys, load_state
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks import decoded_clouds, generate_score
+from nf2vec_cli.tasks import decoded_clouds, generate_score, hit_pictures
+from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.embedded import open_embeddings
-from nf2vec_cli.tasks.generator import GENERATORS
+from nf2vec_cli.tasks.rebuild import Built
 
+GENERATORS = "heads/generate"
 QUICK = ("--set", "steps=30", "--set", "validate_every=10", "--set", "width=8", "--jobs", "1")
 
 
@@ -88,9 +90,31 @@ def test_what_is_drawn_can_be_rebuilt_from_embeddings_only(run, draw, tmp_path):
         assert run(verb, new).exit_code == 4
 
 
-def test_the_generator_is_kept_and_used_again(store, draw, tmp_path):
+def test_what_is_drawn_can_be_asked_for_and_seen(run, draw, tmp_path, monkeypatch):
+    result(draw())
+    seen = []
+    monkeypatch.setattr(
+        hit_pictures, "build", lambda field, *_, **__: seen.append(field) or Built(None, None)
+    )
+    new, sheet, page = tmp_path / "gen.zarr", tmp_path / "sheet.png", tmp_path / "page.html"
+    line = ("--query", "gen-0003", "--k", "2", "--out", sheet, "--html", page, "--jobs", "1")
+
+    outcome = run("retrieve", new, *line, "--json")
+
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(outcome.stdout.splitlines()) == 2
+    assert [type(field) for field in seen] == [DecodedField] * 3
+    assert sheet.exists()
+    assert page.read_text().count("<img") == 3
+
+
+def test_the_generator_is_kept_and_used_again(run, store, draw, tmp_path):
     first = result(draw(out="a.zarr"))
     facts = load_state(open_store(store), GENERATORS, first["generator"])[1]
+    (told,) = heads_told(run, store)
+    assert (told["task"], told["key"], told["about"]) == ("generate", first["generator"], "shape")
+    assert told["metric"] == "val_error"
+    assert told["value"] == min(look["error"] for look in facts["curve"]["looks"])
     again, others = result(draw(out="b.zarr")), result(draw("--seed", "7", out="c.zarr"))
 
     assert again["generator"] == others["generator"] == first["generator"]

@@ -6,7 +6,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from near_init import make_store, options, result
+from near_init import heads_told, make_store, options, result
 
 from nf2vec_cli.config.map import MapConfig, Preset, map_defaults
 from nf2vec_cli.store.products import ENCODERS, Embeddings, keys
@@ -68,6 +68,12 @@ def test_what_a_says_of_b_is_learnt_and_test_is_told_apart(run, pair):
     assert found["test_error"] < 0.2
     assert found["test_error"] < found["nearest_error"]
     assert found["store"] is None
+    assert heads_told(run, pair[0]) == [
+        {
+            **{"task": "map", "key": found["mapper"], "encoder": found["encoder"]},
+            **{"about": str(pair[1]), "metric": "test_error", "value": found["test_error"]},
+        }
+    ]
 
 
 def test_the_new_store_has_as_objects_and_bs_decoder(run, pair, tmp_path):

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from near_init import heads_told
 from part_world import CENTRE, CLASSES, POINTS, SCALE, make_world, quick, write_npz, write_shapenet
 
 from nf2vec_cli.store.products import keys
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks.segment import HEADS
+from nf2vec_cli.tasks.embedded import open_embeddings
+
+HEADS = "heads/segment"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,14 @@ def test_a_head_is_trained_kept_and_used_again(run, world):
     assert [part["label"] for part in kept["parts"]] == [10, 11, 20, 21, 30, 31]
     assert kept["result"]["instance_miou"] == pytest.approx(np.mean([r["iou"] for r in first]))
     assert kept["config"]["seed"] == 0
+    (told,) = heads_told(run, store)
+    assert (told["task"], told["key"], told["encoder"]) == (
+        "segment",
+        *heads(store),
+        kept["encoder"],
+    )
+    assert (told["about"], told["metric"]) == ("6 parts", "class_miou")
+    assert told["value"] == kept["result"]["class_miou"]
     assert "segment" not in " ".join(open_store(store).group["checkpoints"].group_keys())
 
 
@@ -212,6 +223,27 @@ def test_objects_without_labels_are_told_by_the_head_alone(run, solid):
     assert [row["points"] for row in found] == [2048, 2048]
 
 
+def test_an_object_that_is_an_embedding_alone_is_decoded(run, solid, monkeypatch):
+    from nf2vec_cli.shapes.cloud import Cloud
+    from nf2vec_cli.tasks import segment_objects
+    from nf2vec_cli.tasks.decoded_field import DecodedField
+    from nf2vec_cli.tasks.rebuild import Built
+
+    store, parts = solid
+    rows(run("segment", store, "--parts", parts, *quick("steps=5"), "--json"))
+    kept = open_embeddings(open_store(store, mode="a"))
+    kept.write_alone([3], kept.read([3]))
+    seen, drawn = [], Built(Cloud(np.zeros((9, 3))), None)
+    monkeypatch.setattr(
+        segment_objects, "build", lambda field, *_, **__: seen.append(field) or drawn
+    )
+
+    (found,) = rows(run("segment", store, "--ids", "shape/3", "--jobs", "1", "--json"))
+
+    assert [type(field) for field in seen] == [DecodedField]
+    assert (found["id"], found["points"]) == ("shape/3", 9)
+
+
 def test_without_labels_and_ids_the_heads_own_test_objects_are_asked(run, world, monkeypatch):
     from nf2vec_cli.shapes.cloud import Cloud
     from nf2vec_cli.tasks import segment_objects
@@ -287,24 +319,12 @@ BAD = {
         "Python objects",
     ),
     "no archive": (lambda parts: (parts / "ball.npz").write_bytes(b"PK"), 5, "cannot be read"),
-    "nothing": (lambda parts: [f.unlink() for f in parts.iterdir()], 5, "holds no labelled clouds"),
-    "an empty split": (
-        lambda parts: [spoil_split(parts, name) for name in CLASSES],
-        5,
-        "in split test",
-    ),
 }
 
 
 def spoil_names(parts, name):
     points = np.zeros((1, 5, 3))
     np.savez(parts / f"{name}.npz", points=points, labels=points[..., 0], names=np.array(["x"]))
-
-
-def spoil_split(parts, name):
-    arrays = dict(np.load(parts / f"{name}.npz"))
-    split = np.array(["train"] * 5 + ["val"] * (len(arrays["names"]) - 5))
-    np.savez(parts / f"{name}.npz", **arrays, split=split)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -331,7 +351,7 @@ def test_wrong_lines_are_refused_and_nothing_is_written(run, world, tmp_path):
         (("--parts", tmp_path / "gone"), 5, "is no folder"),
         (("--parts", parts, "--encoder", "nope"), 4, "no embeddings by encoder 'nope'"),
         (("--parts", parts, "--set", "hidden=0"), 3, "hidden"),
-        (("--parts", parts, "--head", "abc"), 2, "leave out one"),
+        (("--parts", parts, "--head", "abc"), 2, "--head or --parts"),
         (("--parts", parts, "--device", "abacus"), 2, "abacus"),
         ((), 4, "no head that tells parts"),
         (("--head", "abc"), 4, "has no head 'abc'"),
@@ -343,16 +363,6 @@ def test_wrong_lines_are_refused_and_nothing_is_written(run, world, tmp_path):
         assert (outcome.exit_code, message in outcome.stderr) == (code, True), outcome.stderr
     assert not (tmp_path / "out").exists()
     assert heads(store) == []
-
-
-def test_a_store_without_embeddings_is_told_to_encode(run, tmp_path):
-    from near_init import make_store
-
-    store = make_store(tmp_path / "ds.zarr")
-    outcome = run("segment", store, "--parts", tmp_path)
-
-    assert outcome.exit_code == 4
-    assert "nf2vec encode" in outcome.stderr
 
 
 def test_a_store_with_a_head_is_sound(run, world):

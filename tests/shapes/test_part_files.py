@@ -89,9 +89,10 @@ def test_the_parts_are_those_that_the_data_name(tmp_path):
 
     del named["labels"][0]
     (tmp_path / "parts.json").write_text(json.dumps(named))
-    with pytest.raises(InputError, match=r"'a' has label 2, which is no part of 'dip'") as caught:
+    with pytest.raises(
+        InputError, match="'a' has label 2, which is no part of 'dip': its parts are 3, 4"
+    ):
         clouds(tmp_path)
-    assert caught.value.hint == "its parts are 3, 4"
 
 
 def test_the_parts_of_shapenet_part_are_known(tmp_path):

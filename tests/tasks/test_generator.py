@@ -8,7 +8,7 @@ from nf2vec_cli.config.generate import GenerateConfig, generate_defaults
 from nf2vec_cli.progress import Silent
 from nf2vec_cli.store.products import CHECKPOINTS, ENCODERS, Embeddings, keys, save_state
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks import generator
+from nf2vec_cli.tasks import heads
 from nf2vec_cli.tasks.generator import energy_distance, generator_key, trained_generator
 
 NONE = np.empty(0, np.int64)
@@ -55,14 +55,14 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(kept, monkeypatch, mo
     class Killed(Exception):
         pass
 
-    save = generator.save_checkpoint
+    save = heads.save_checkpoint
 
     def save_and_die(*args, **facts):
         save(*args, **facts)
         if facts["step"] == 50:
             raise Killed
 
-    monkeypatch.setattr(generator, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(heads, "save_checkpoint", save_and_die)
     with pytest.raises(Killed):
         train(kept, config, force=True)
     assert len(keys(kept.store, CHECKPOINTS)) == 1
@@ -70,7 +70,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(kept, monkeypatch, mo
     del kept.store.group[
         f"heads/generate/{generator_key(kept, 'shape', kept.store.rows()[:14], config)}"
     ]
-    monkeypatch.setattr(generator, "save_checkpoint", save)
+    monkeypatch.setattr(heads, "save_checkpoint", save)
 
     torch.testing.assert_close(drawn(train(kept, config)), whole, rtol=0, atol=0)
     assert keys(kept.store, CHECKPOINTS) == []
