@@ -40,7 +40,10 @@ def test_a_fresh_store_is_embedded_with_nothing_trained(run, shapes, tmp_path, f
     assert found["encoder"] == read_encoder(shipped()[f"{field}-small"]).key
     kept = Embeddings(open_store(store), found["encoder"])
     z = kept.read(kept.current())
-    assert z.shape == (found["encoded"], 256)
+    assert z.shape == (
+        found["encoded"],
+        read_encoder(shipped()[f"{field}-small"]).module.decoder.embedding,
+    )
     assert np.isfinite(z).all()
     assert z.std() > 0.1
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import product
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
+from nf2vec_cli.core.device import quick_products
 from nf2vec_cli.core.mlp import siren_values
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 
@@ -40,8 +42,9 @@ def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
 @torch.no_grad()
 def read_field(theta: Tensor, spec: NetworkSpec, side: int) -> Tensor:  # [B, P] -> [B, side^3]
     """Read fields at a lattice as their labels, 0 to 1: every kind has a sigmoid at its end."""
-    points = lattice(side).to(theta.device)
-    return field_outputs(theta, points.expand(len(theta), -1, -1), spec).sigmoid_()
+    points = lattice(side).to(theta.device).expand(len(theta), -1, -1)
+    with quick_products() if theta.device.type == "cpu" else nullcontext():
+        return field_outputs(theta, points, spec).sigmoid_()
 
 
 def slope_histogram(values: Tensor, side: int) -> Tensor:  # [B, side^3] -> [B, F]

@@ -64,7 +64,8 @@ def test_a_store_of_embeddings_alone(run, store, draw, tmp_path, model):
     assert not len(new.rows(Status.DONE))
     z = embeddings(tmp_path / "gen.zarr")
     assert z.shape == (5, 16)
-    np.testing.assert_allclose(np.linalg.norm(z[:, :6], axis=1), 6**0.5, rtol=1e-5)
+    # components of weights and of slopes, six of each
+    np.testing.assert_allclose(np.linalg.norm(z[:, :12], axis=1), 12**0.5, rtol=1e-5)
     assert check_store(tmp_path / "gen.zarr").sound
     assert result(run("info", tmp_path / "gen.zarr", "--json"))["status"] == {"embedded": 5}
 

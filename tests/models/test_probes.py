@@ -62,3 +62,11 @@ def test_a_turned_field_turns_its_histogram():
 
     mirrored = [WAYS.index((-x, y, z)) for x, y, z in WAYS]
     torch.testing.assert_close(there, histogram(field)[mirrored].flip(1))
+
+
+def test_quick_products_leave_the_settings_of_the_process_alone():
+    before = torch.get_float32_matmul_precision()
+
+    read_field(siren_init(SPEC, seed=0)[None], SPEC, 7)
+
+    assert torch.get_float32_matmul_precision() == before
