@@ -47,8 +47,8 @@ class Trained:
 
     @property
     def config(self) -> TrainConfig:
-        """Give the settings that it was trained with. Before there were probes, there were none."""
-        return TrainConfig.model_validate({"probes": 0} | self.facts["config"])
+        """Give the settings that it was trained with."""
+        return _settings(self.facts)
 
     @property
     def init_hash(self) -> str:
@@ -211,10 +211,14 @@ def _from_store(store: Store, key: str) -> Trained:
     return _assembled(key, arrays, facts, origin=str(store.path))
 
 
+def _settings(facts: Mapping[str, Any]) -> TrainConfig:
+    """Read the settings of an encoder; those from before there were probes name none."""
+    return TrainConfig.model_validate({"probes": 0} | facts["config"])
+
+
 def _assembled(key: str, arrays: State, facts: dict[str, Any], *, origin: str) -> Trained:
     try:
-        config = TrainConfig.model_validate({"probes": 0} | facts["config"])
-        module = AutoEncoder(NetworkSpec(**facts["network"]), config)
+        module = AutoEncoder(NetworkSpec(**facts["network"]), _settings(facts))
         module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
     except (ValidationError, RuntimeError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
