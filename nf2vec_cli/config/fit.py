@@ -56,6 +56,23 @@ class FitConfig(StrictModel):
     focal_alpha: float = Field(0.9, gt=0, lt=1, description="Weight of occupied cells (occ).")
     focal_gamma: float = Field(3.0, ge=0, description="Focus on cells that are wrong (occ).")
 
+    octaves: int = Field(10, ge=1, le=24, description="Octaves of the coordinates' coding (nerf).")
+    biases: bool = Field(False, description="Whether layers have biases (nerf).")
+    background: str = Field(
+        "", description="Colour that is taken for transparent: white, black or #rrggbb (nerf)."
+    )
+    views: int = Field(36, ge=4, le=200, description="Pictures that are made of a mesh (nerf).")
+    size: int = Field(100, ge=16, le=1024, description="Pixels of their sides (nerf).")
+    grid: int = Field(
+        64, ge=16, le=128, multiple_of=2, description="Cells of the grid along an axis (nerf)."
+    )
+    samples: int = Field(
+        128, ge=64, le=2048, description="Samples along the diagonal of the cube (nerf)."
+    )
+    step_samples: PositiveInt = Field(
+        16_384, description="Samples of a step, as many rays as they make (nerf)."
+    )
+
     normalise: Literal["box", "vertices"] = Field(
         "box", description="Centre: of the bounding box, or mean of the vertices (the paper)."
     )
@@ -83,6 +100,9 @@ class FitConfig(StrictModel):
             raise ValueError(f"points ({most:.0f}) cannot exceed pool ({self.pool})")
         return self
 
+
+# what only pictures and radiance have; it came later: other fields' products keep their names
+RADIANCE = {"octaves", "biases", "views", "size", "background", "grid", "samples", "step_samples"}
 
 PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.small: {},
@@ -125,8 +145,25 @@ FAST_FIELD: dict[str, dict[str, Any]] = {
         "muon_rate": 7e-4,
     },
     "occ": {"muon_rate": 2e-3, "focal_alpha": 0.5, "focal_gamma": 1.0},
+    "nerf": {"steps": 400, "muon_rate": 0.06, "learning_rate": 1e-2, "momentum": 0.7},
 }
-AUTHORS_FIELD: dict[str, dict[str, Any]] = {"occ": {"pool": 64**3}}
+AUTHORS_FIELD: dict[str, dict[str, Any]] = {
+    "occ": {"pool": 64**3},
+    # no script of theirs is public: nerfacc's example, which their code is made from, and what
+    # their files tell
+    "nerf": {
+        "steps": 3_000,
+        "samples": 1_024,
+        "step_samples": 2**18,
+        "grid": 96,
+        "learning_rate": 1e-2,
+        "decay": "linear",
+    },
+}
+RADIANCE_SIZES: dict[Preset, dict[str, Any]] = {
+    Preset.small: {"hidden": 64, "layers": 3},
+    Preset.paper: {"hidden": 64, "layers": 3, "octaves": 24, "size": 224, "batch": 16},
+}
 
 
 def fit_defaults(preset: Preset, recipe: Recipe, field: str = "sdf") -> dict[str, Any]:
@@ -135,4 +172,5 @@ def fit_defaults(preset: Preset, recipe: Recipe, field: str = "sdf") -> dict[str
         chosen = AUTHORS | AUTHORS_FIELD.get(field, {})
     else:
         chosen = FAST[preset] | FAST_FIELD.get(field, {})
-    return {"preset": preset, "recipe": recipe, **PRESETS[preset], **chosen}
+    sizes = RADIANCE_SIZES if field == "nerf" else PRESETS
+    return {"preset": preset, "recipe": recipe, **sizes[preset], **chosen}

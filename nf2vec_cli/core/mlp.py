@@ -50,6 +50,32 @@ def siren_forward(
     return torch.baddbmm(biases[-1].unsqueeze(1), h, weights[-1].mT)
 
 
+def frequencies(coords: Tensor, octaves: int) -> Tensor:  # [.., 3] -> [.., 6 * octaves]
+    """Code points of [-1, 1]^3 by sines and cosines (Tancik et al. 2020), as tiny-cuda-nn does.
+
+    With u = (x + 1) / 2: number d * 2 n + 2 k is sin(2^k pi u_d), the next one its cosine.
+    """
+    factor = 2.0 ** torch.arange(octaves, dtype=coords.dtype, device=coords.device)
+    turns = (coords[..., None] + 1) / 2 * factor
+    # whole periods are taken off before the factor pi: that is exact, at any octave
+    sine = turns.sub_(2 * (turns / 2).floor()).mul_(torch.pi).contiguous()
+    cosine = torch.empty_like(sine)
+    sincos_(sine, cosine)
+    return torch.stack([sine, cosine], dim=-1).flatten(-3)
+
+
+def relu_forward(
+    weights: list[Tensor],  # one a layer: [B, H_out, H_in]
+    biases: list[Tensor],  # one a layer: [B, H_out]
+    coded: Tensor,  # [B, M, I]
+) -> Tensor:  # [B, M, V]
+    """Evaluate B networks of ReLU units, each at its own M coded points; differentiable."""
+    h = coded
+    for w, b in zip(weights[:-1], biases[:-1], strict=True):
+        h = torch.baddbmm(b.unsqueeze(1), h, w.mT).relu_()
+    return torch.baddbmm(biases[-1].unsqueeze(1), h, weights[-1].mT)
+
+
 def siren_values(
     weights: list[Tensor],  # one a layer: [H_out, H_in]
     biases: list[Tensor],  # one a layer: [H_out]

@@ -4,8 +4,9 @@ from enum import StrEnum
 
 
 class FieldName(StrEnum):
-    """A kind of field that can be fitted to a shape."""
+    """A kind of field that can be fitted to a shape, or (nerf) to pictures of one."""
 
     sdf = "sdf"
     udf = "udf"
     occ = "occ"
+    nerf = "nerf"

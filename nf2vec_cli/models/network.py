@@ -6,17 +6,23 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import sqrt
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A SIREN: `layers` hidden layers of `hidden` sine units, then a linear one (paper, III).
+    """`layers` hidden layers of `hidden` units, then a linear one (paper, III).
 
-    The paper's network is `NetworkSpec(hidden=512, layers=4)`: 3-512-512-512-512-1, 790,529
-    parameters. The flat vector theta [P] holds layer 0's matrix (out x in, row-major), layer 0's
-    bias, layer 1's matrix, and so on, as a PyTorch state dict would.
+    Of shapes it is a SIREN; the paper's is `NetworkSpec(hidden=512, layers=4)`, 790,529 parameters:
+    3-512-512-512-512-1. Of radiance it is `radiance_spec(...)`: ReLU units on coordinates that are
+    coded by sines and cosines of `octaves` frequencies, and, in the paper, no biases.
+
+    The flat vector theta [P] holds layer 0's matrix (out x in, row-major), layer 0's bias, layer
+    1's matrix, and so on, as a PyTorch state dict would.
     """
 
     inputs: int = 3
@@ -25,6 +31,8 @@ class NetworkSpec:
     outputs: int = 1
     omega: float = 30.0
     activation: str = "sine"
+    octaves: int = 0
+    biases: bool = True
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -35,29 +43,45 @@ class NetworkSpec:
     @property
     def parameters(self) -> int:
         """P: how many numbers one field holds."""
-        return sum(out * (into + 1) for out, into in self.shapes)
+        return sum(out * (into + self.biases) for out, into in self.shapes)
 
     @property
     def blocks(self) -> list[int]:
         """Lengths of the runs of theta that belong together: each matrix row, then each bias."""
         runs: list[int] = []
         for out, into in self.shapes:
-            runs += [into] * out + [out]
+            runs += [into] * out + [out] * self.biases
         return runs
 
     def as_dict(self) -> dict[str, int | float | str]:
-        """The plain form that the store keeps."""
-        return asdict(self)
+        """The plain form that the store keeps; what a SIREN has no use for came later."""
+        known = asdict(self)
+        return {n: v for n, v in known.items() if self.octaves or n not in ("octaves", "biases")}
+
+
+def radiance_spec(*, hidden: int, layers: int, octaves: int, biases: bool) -> NetworkSpec:
+    """Name a network of radiance: coded coordinates in, red, green, blue and density out.
+
+    The paper's is 64 units, 3 layers, 24 octaves, no biases: 144-64-64-64-4, 17,664 parameters
+    (the authors' files have 12 more rows in the last matrix, which nothing reads).
+    """
+    return NetworkSpec(6 * octaves, hidden, layers, 4, 0.0, "relu", octaves, biases)
 
 
 def split_theta(theta: Tensor, spec: NetworkSpec) -> tuple[list[Tensor], list[Tensor]]:
-    """View flat parameters [B, P] as each layer's weights [B, out, in] and biases [B, out]."""
+    """View flat parameters [B, P] as each layer's weights [B, out, in] and biases [B, out].
+
+    Biases that a network does not have are zeros.
+    """
     weights, biases, at = [], [], 0
     for out, into in spec.shapes:
         weights.append(theta[:, at : at + out * into].view(-1, out, into))
         at += out * into
-        biases.append(theta[:, at : at + out])
-        at += out
+        if spec.biases:
+            biases.append(theta[:, at : at + out])
+            at += out
+        else:
+            biases.append(theta.new_zeros(len(theta), out))
     return weights, biases
 
 
@@ -65,8 +89,11 @@ def weight_rows(theta: Tensor, spec: NetworkSpec) -> Tensor:  # [B, P] -> [B, R,
     """Stack the hidden matrices and their biases as rows, R = (layers - 1)(H + 1) (paper, III-B).
 
     As the authors' code does it: a row is one neuron's incoming weights, each matrix is followed
-    by its bias, and the first and the last layer are left out.
+    by its bias, and the first and the last layer are left out. Of radiance all layers are rows.
     """
+    if spec.octaves:  # nothing is left out; the last row is filled up with zeros, as theirs are
+        filled = pad(theta, (0, -theta.shape[1] % spec.hidden))
+        return filled.view(len(theta), -1, spec.hidden)
     first = spec.hidden * (spec.inputs + 1)
     count = (spec.layers - 1) * (spec.hidden + 1)
     return theta[:, first : first + count * spec.hidden].view(len(theta), count, spec.hidden)
@@ -86,3 +113,41 @@ def siren_init(spec: NetworkSpec, *, seed: int) -> Tensor:
         parts.append((torch.rand(out * into, generator=generator) * 2 - 1) * bound)
         parts.append((torch.rand(out, generator=generator) * 2 - 1) / sqrt(into))
     return torch.cat(parts)
+
+
+PCG_SEED = 999  # of the authors' radiance fields (tiny-cuda-nn's, with stream 1)
+PCG_FACTOR = 0x5851F42D4C957F2D
+TCNN_OUTPUTS = 16  # rows of their last matrix: its bound goes by them, and only four are used
+
+
+def radiance_init(spec: NetworkSpec, *, seed: int) -> Tensor:
+    """Draw the shared start of all radiance fields of a store: theta [P], float32.
+
+    As tiny-cuda-nn does it for the paper's authors: Xavier's uniform bound, from the generator
+    pcg32 (O'Neill 2014), so that seed 0 with the paper's sizes gives the start of their published
+    fields without a file. Biases, which theirs lack, start at 0.
+    """
+    bits = pcg32(PCG_SEED + seed, sum(out * into for out, into in spec.shapes))
+    drawn = (bits >> 9 | 0x3F800000).view(np.float32) - np.float32(1)  # uniform in [0, 1)
+    parts, at = [], 0
+    for layer, (out, into) in enumerate(spec.shapes):
+        rows = TCNN_OUTPUTS if layer == spec.layers else out
+        bound = np.float32(sqrt(6 / (rows + into)))
+        part = drawn[at : at + out * into] * (2 * bound) - bound
+        parts += [part, np.zeros(out * spec.biases, np.float32)]
+        at += out * into
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def pcg32(seed: int, count: int, *, stream: int = 1) -> NDArray[np.uint32]:
+    """Give the first numbers of the generator pcg32: [count]."""
+    mask = (1 << 64) - 1
+    step = stream << 1 | 1
+    state = ((step + seed) * PCG_FACTOR + step) & mask
+    bits = np.empty(count, np.uint32)
+    for place in range(count):
+        mixed = ((state >> 18 ^ state) >> 27) & 0xFFFFFFFF
+        turn = state >> 59
+        bits[place] = (mixed >> turn | mixed << (-turn & 31)) & 0xFFFFFFFF
+        state = (state * PCG_FACTOR + step) & mask
+    return bits

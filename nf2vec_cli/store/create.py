@@ -18,11 +18,16 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ARRAYS, ZSTD_LEVEL, Floats
 from nf2vec_cli.store.durable import PARTIAL, DurableStore
 from nf2vec_cli.store.schema import (
+    BESIDE,
+    CAMERA_NUMBERS,
+    CAMERAS,
+    CAMERAS_KEPT,
     COLUMN_CHUNK,
     COLUMNS,
     FILL,
     FORMAT,
     FORMAT_VERSION,
+    GRID,
     SURFACE,
     Column,
 )
@@ -49,6 +54,7 @@ def create_store(
     batch: int,
     config: dict[str, Any],
     versions: dict[str, str],
+    cells: int = 0,
 ) -> None:
     """Make an empty store, in a folder that is empty or not there.
 
@@ -63,6 +69,8 @@ def create_store(
         batch: rows of a shard.
         config: settings of the fit, plain values.
         versions: what made it.
+        cells: of the occupancy grid that is kept of each object, along an axis; 0: no grid and no
+            cameras.
 
     Raises:
         StoreError: the folder holds something else.
@@ -79,6 +87,9 @@ def create_store(
     for name in ARRAYS[codec]:
         _row_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
     add_surface(durable, batch)
+    if cells:
+        _row_array(durable, GRID, cells**3 // 8, batch)
+        _row_array(durable, CAMERAS, CAMERAS_KEPT * CAMERA_NUMBERS, batch)
     for column in COLUMNS.values():
         add_column(durable, column)
     root = zarr.open_group(durable, mode="a")
@@ -108,7 +119,7 @@ def init_hash(init: Floats, network: dict[str, Any]) -> str:
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file")
-    ours = {"init", "blocks", SURFACE, *COLUMNS, "bits", "quantised", "scale", "runs"}
+    ours = {"init", "blocks", *BESIDE, *COLUMNS, "bits", "quantised", "scale", "runs"}
     if path.is_dir():
         if holds_store(path):
             raise StoreError(f"{path} holds a store already")
@@ -147,7 +158,14 @@ def add_surface(store: Any, batch: int) -> None:
     _row_array(store, SURFACE, 3 * SURFACE_POINTS, batch)
 
 
-ROW_TYPES = {"bits": "uint32", "quantised": "int8", "scale": "float32", SURFACE: "int16"}
+ROW_TYPES = {
+    "bits": "uint32",
+    "quantised": "int8",
+    "scale": "float32",
+    SURFACE: "int16",
+    GRID: "uint8",
+    CAMERAS: "float32",
+}
 
 
 def _row_array(store: Any, name: str, width: int, batch: int) -> None:

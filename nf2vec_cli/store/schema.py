@@ -10,6 +10,10 @@ FORMAT_VERSION = 1
 COLUMN_CHUNK = 4096  # rows; a column of chunk 1 takes seconds to read at 20,000 rows
 SURFACE = "surface"  # points of each object's surface, beside its weights
 SURFACE_UNIT = 32767  # of int16: 1 in unit space
+GRID = "grid"  # occupied cells of each field of radiance, 8 to a byte
+CAMERAS = "cameras"  # of the pictures that it was fitted to, and of those held out
+CAMERAS_KEPT, CAMERA_NUMBERS = 64, 16  # at most, of each object; numbers of a camera
+BESIDE = (SURFACE, GRID, CAMERAS)  # arrays of a row an object that are written with its weights
 
 
 class Status(IntEnum):
@@ -66,6 +70,7 @@ COLUMNS = {
             "transform", "float64", "centre x, y, z and scale: user = unit * scale + centre", 4
         ),
         _number("error", "float32", "mean field error near the surface, of the stored field"),
+        _number("psnr", "float32", "of the views held out, decibels, on white (nerf)"),
         _number("steps", "int32", "optimiser steps that the fit took"),
         _number("seconds", "float32", "CPU seconds of the fit, its query points included"),
         _number("seed", "int64", "seed of the object's fit"),
@@ -80,9 +85,9 @@ COLUMNS = {
         ),
     )
 }
-FILL = {"watertight": 255, "disagreement": float("nan")}
+FILL = {"watertight": 255, "disagreement": float("nan"), "psnr": float("nan")}
 # columns that the first stores of format 1 lack
-LATER = {"parent", "copy", "steps", "sign", "disagreement", "cells"}
+LATER = {"parent", "copy", "steps", "sign", "disagreement", "cells", "psnr"}
 
 
 @dataclass(frozen=True)

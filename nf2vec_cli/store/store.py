@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nf2vec_cli.store import later, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
 from nf2vec_cli.store.durable import PARTIAL, DurableStore
 from nf2vec_cli.store.schema import (
+    BESIDE,
     COLUMN_CHUNK,
     COLUMNS,
     FORMAT,
@@ -184,7 +185,8 @@ class Store:
         }
         # encoded before anything grows: a name that does not fit must change nothing
         encoded = {name: self.encoded(name, values) for name, values in known.items()}
-        others = [self._array(name) for name in (SURFACE, *COLUMNS) if name != "status"]
+        names = (*(name for name in BESIDE if name in self.group), *COLUMNS)
+        others = [self._array(name) for name in names if name != "status"]
         for array in (*self._weights.values(), *others):
             array.resize((first + count, *array.shape[1:]))
         for name, values in encoded.items():
@@ -207,19 +209,26 @@ class Store:
             array[low:high] = part
 
     def commit(
-        self, rows: Iterable[int], weights: Floats, *, surface: Floats | None = None, **columns: Any
+        self,
+        rows: Iterable[int],
+        weights: Floats,
+        *,
+        surface: Floats | None = None,
+        beside: Mapping[str, NDArray[Any]] | None = None,
+        **columns: Any,
     ) -> None:
         """Store fields [B, P] with their columns; they count as done when all of it is on the disk.
 
         The weights go first and the status last, each synced, so that a run that is killed at any
         instant leaves a row either done and whole, or to be done again. `surface`: points on each
-        object's surface in unit space, [B, SURFACE_POINTS, 3].
+        object's surface in unit space, [B, SURFACE_POINTS, 3]. `beside`: rows of the arrays that a
+        store of radiance has besides, as `store.radiance` packs them.
         """
         index = np.asarray(list(rows), np.int64)
         stored = encode(
             np.asarray(weights, np.float32), self.init, self.blocks, self.codec, self.bits
         )
-        arrays = dict(stored.arrays)
+        arrays = dict(stored.arrays) | dict(beside or {})
         if surface is not None:
             arrays[SURFACE] = np.rint(surface.reshape(len(index), -1) * SURFACE_UNIT).astype("i2")
         for shard in np.unique(index // self.batch):
@@ -267,6 +276,23 @@ class Store:
             raise self._damaged(SURFACE, error) from error
         scaled: Floats = points.astype(np.float32) / np.float32(SURFACE_UNIT)
         return scaled.reshape(-1, SURFACE_POINTS, 3)
+
+    def packed(self, name: str, rows: Iterable[int]) -> NDArray[Any]:
+        """Read rows of an array that is kept beside the weights, as it is stored: [B, width].
+
+        Raises:
+            StoreError: the store has no such array, or it is damaged.
+        """
+        index = [int(row) for row in rows]
+        if name not in self.group:
+            raise StoreError(f"{self.path} keeps no {name}: it holds {self.field} fields")
+        array = self._array(name)
+        if not index:
+            return np.empty((0, array.shape[1]), array.dtype)
+        try:
+            return _rows_of(array, index)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._damaged(name, error) from error
 
     def record_run(self, kind: str, **facts: Any) -> str:
         """Keep a run's config, summary and versions; returns its name."""

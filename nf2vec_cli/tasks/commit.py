@@ -76,7 +76,11 @@ class Tally:
             weights = np.stack([outcome.theta for _, outcome in fitted])
             surface = np.stack([outcome.surface for _, outcome in fitted])
             columns = _columns([outcome.columns for _, outcome in fitted])
-            self.store.commit(rows, weights, surface=surface, **columns)
+            beside = {
+                name: np.stack([outcome.beside[name] for _, outcome in fitted])
+                for name in fitted[0][1].beside
+            }
+            self.store.commit(rows, weights, surface=surface, beside=beside, **columns)
         if failed:
             self._update(failed)
             self.store.fail([item.row for item, _ in failed], [o.reason for _, o in failed])

@@ -17,7 +17,7 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.core.sine import fused_sine_available
 from nf2vec_cli.errors import ConfigError, Nf2vecError, StoreError
 from nf2vec_cli.fields import FieldName
-from nf2vec_cli.models.network import siren_init
+from nf2vec_cli.models.network import NetworkSpec, radiance_init, siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.create import create_store, holds_store
@@ -26,7 +26,9 @@ from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
 from nf2vec_cli.tasks.fit_object import Job, fit_jobs
+from nf2vec_cli.tasks.fit_radiance import fit_radiance
 from nf2vec_cli.tasks.optimise import network_of
+from nf2vec_cli.tasks.optimise_rays import radiance_network
 from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import available_cores
 
@@ -72,6 +74,10 @@ def plan_fit(
     """
     if config is not None:
         _refuse_crop(field, config)
+    if field is FieldName.nerf and any(ref.copy for ref in refs):
+        raise ConfigError(
+            "a copy of other proportions has no pictures", hint="leave out `--augment`"
+        )
     opened = open_store(store) if holds_store(store) else None
     if opened is None:
         default = FitConfig(**fit_defaults(Preset.small, Recipe.fast, field))
@@ -152,9 +158,8 @@ def fit_shapes(
         tally = Tally(opened)
         with progress:
             progress.start(len(items), "fit")
-            outcomes = fit_jobs(
-                jobs_of, opened.init, device=target, workers=workers, size=opened.batch
-            )
+            fit = fit_radiance if field is FieldName.nerf else fit_jobs
+            outcomes = fit(jobs_of, opened.init, device=target, workers=workers, size=opened.batch)
             for batch in by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
         result = tally.result(plan)
@@ -182,6 +187,11 @@ def versions(device: torch.device) -> dict[str, str]:
 def _refuse_crop(field: FieldName, config: FitConfig) -> None:
     """Refuse what has no meaning: a surface that was cut is open, and has no inside."""
     solid = field is FieldName.occ and config.occupancy == "solid"
+    if config.crop < 1 and field is FieldName.nerf:
+        raise ConfigError(
+            f"crop {config.crop:g} cuts surfaces, and nerf is fitted to pictures",
+            hint="leave out `--crop`, or `--field udf`",
+        )
     if config.crop < 1 and (field is FieldName.sdf or solid):
         kind = "solid occupancy" if solid else "sdf"
         raise ConfigError(
@@ -192,20 +202,26 @@ def _refuse_crop(field: FieldName, config: FitConfig) -> None:
 
 def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
     if not holds_store(path):
-        spec = network_of(config)
+        spec = _network(field, config)
+        start = radiance_init if field is FieldName.nerf else siren_init
         create_store(
             path,
             field=field,
             network=spec.as_dict(),
-            init=siren_init(spec, seed=config.init_seed).numpy(),
+            init=start(spec, seed=config.init_seed).numpy(),
             blocks=spec.blocks,
             codec=config.codec,
             bits=config.bits,
             batch=config.batch,
             config=config.model_dump(mode="json"),
             versions={"nf2vec": __version__, "torch": torch.__version__},
+            cells=config.grid if field is FieldName.nerf else 0,
         )
     return open_store(path, mode="a")
+
+
+def _network(field: FieldName, config: FitConfig) -> NetworkSpec:
+    return radiance_network(config) if field is FieldName.nerf else network_of(config)
 
 
 def _roots(refs: list[ShapeRef]) -> list[str]:
@@ -232,13 +248,14 @@ def _registered(store: Store, plan: Plan) -> list[Item]:
 
 
 def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
+    cache = store.path.with_suffix(".views") if field is FieldName.nerf else None
     for index, item in enumerate(items):
         ref, study = item.ref, index < STUDIED
-        yield Job(ref.id, ref.path, field, config, store.init_hash, ref.copy, study)
+        yield Job(ref.id, ref.path, field, config, store.init_hash, ref.copy, study, cache)
 
 
 # settings that name the shared init: a store has one, and fields from two cannot be compared
-INIT = {"hidden", "layers", "omega", "init_seed"}
+INIT = {"hidden", "layers", "omega", "octaves", "biases", "init_seed"}
 
 
 def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> Nf2vecError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import partial
 from hashlib import sha256
 from itertools import chain, tee
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.config.fit import RADIANCE, FitConfig
 from nf2vec_cli.errors import Nf2vecError
+from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.shapes.augment import augment
@@ -50,6 +52,7 @@ class Job:
     init_hash: str
     copy: int = 0  # 0: the shape itself; from 1 on: an augmented copy
     study: bool = False
+    cache: Path | None = None  # folder where pictures that were made of meshes are kept
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A field: theta [P], the store's columns, and each codec's (bytes, error) if asked for."""
+    """A field: theta [P], the store's columns, and each codec's (bytes, error) if asked for.
+
+    beside: rows of the arrays that a store of radiance has besides.
+    """
 
     theta: Theta
     surface: Theta  # [S, 3], points on the surface that was fitted
     columns: dict[str, Any]
     study: dict[str, tuple[int, float]] | None = None
+    beside: dict[str, NDArray[Any]] = dataclass_field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def fit_jobs(
     """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU."""
     if device.type == "cpu":
         for outcome in spread(partial(fit_object, init=init), jobs, workers=workers):
-            yield _lost() if isinstance(outcome, WorkerDied) else outcome
+            yield lost() if isinstance(outcome, WorkerDied) else outcome
         return
     yield from _fit_together(jobs, init, device, workers, size)
 
@@ -128,7 +135,7 @@ def _fit_together(
                 count += 1
                 yield prepared.pool, prepared.seed
             else:
-                slots.append(_lost() if isinstance(prepared, WorkerDied) else prepared)
+                slots.append(lost() if isinstance(prepared, WorkerDied) else prepared)
 
     field, start = field_of(first.field), torch.from_numpy(init)
     began = time.process_time()
@@ -165,7 +172,7 @@ def prepare(job: Job) -> Prepared | Failed:
     except Exception as error:  # one shape, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
             log.exception("%s", job.path)
-        return Failed(_reason(error), columns)
+        return Failed(reason_of(error), columns)
     columns["key"] = product_key(digest, job)
     return Prepared(pool, seed, columns, time.process_time() - started)
 
@@ -174,6 +181,7 @@ def product_key(source_hash: bytes, job: Job) -> bytes:
     """Name the product of this source, these settings and this start: 16 bytes."""
     # `crop` came later: a whole shape's product keeps the name that it had before
     left_out = {"codec", "bits", "batch"} | ({"crop"} if job.config.crop == 1 else set())
+    left_out |= set() if job.field == FieldName.nerf else RADIANCE
     settings = job.config.model_dump_json(exclude=left_out)
     text = f"{source_hash.hex()}/{job.field}/{job.init_hash}/{settings}"
     return sha256(text.encode()).digest()[:16]
@@ -204,7 +212,7 @@ def _remarks(shape: Shape, pool: Pool) -> str:
     return "; ".join(remarks)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, OSError):
@@ -216,7 +224,7 @@ def _reason(error: BaseException) -> str:
     return f"an unexpected {type(error).__name__}: {error}"
 
 
-def _lost() -> Failed:
+def lost() -> Failed:
     return Failed("its worker process died (out of memory, or a crash in a library)", {})
 
 
@@ -242,11 +250,17 @@ def _measured(
         "steps": fitted.steps,
         "seconds": prepared.seconds + spent,
     }
-    study = None
-    if job.study:
-        study = {}
-        for codec, bits in CODECS:
-            size = codec_size(theta, init, spec.blocks, codec, bits)
-            error = error_of(roundtrip(theta, init, spec.blocks, codec, bits))
-            study[codec if codec == "exact" else f"{codec} {bits} bit"] = (size, error)
+    study = codec_study(theta, init, spec.blocks, error_of) if job.study else None
     return Fitted(theta, pool.surface, columns, study)
+
+
+def codec_study(
+    theta: Theta, init: Theta, blocks: list[int], error_of: Callable[[Theta], float]
+) -> dict[str, tuple[int, float]]:
+    """Measure each way to keep a field's weights: bytes, and the error of what comes back."""
+    study = {}
+    for codec, bits in CODECS:
+        size = codec_size(theta, init, blocks, codec, bits)
+        error = error_of(roundtrip(theta, init, blocks, codec, bits))
+        study[codec if codec == "exact" else f"{codec} {bits} bit"] = (size, error)
+    return study

@@ -1,0 +1,58 @@
+"""One fitted field of radiance as a function: colours and densities at points, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nf2vec_cli.core.mlp import frequencies, relu_forward
+from nf2vec_cli.core.render import Rays, Rendered, render
+from nf2vec_cli.fields.nerf import radiance_of
+from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.store.codec import Floats
+
+
+class Renderable(Protocol):
+    """Radiance that can be asked and rendered, from weights or from an embedding."""
+
+    def at(self, points: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def render(self, rays: Rays, *, background: Sequence[float]) -> Rendered: ...
+
+
+class RadianceField:
+    """A field that can be asked and rendered: theta [P], with its occupancy grid [G, G, G]."""
+
+    def __init__(
+        self,
+        theta: Floats,
+        spec: NetworkSpec,
+        grid: NDArray[np.bool_],
+        samples: int,
+        backend: str = "auto",
+    ) -> None:
+        self.spec, self.samples, self.backend = spec, samples, backend
+        self.grid = torch.from_numpy(grid)
+        self.weights, self.biases = split_theta(torch.from_numpy(theta)[None], spec)
+
+    @torch.no_grad()
+    def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
+        """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""
+        coded = frequencies(points, self.spec.octaves)
+        return radiance_of(relu_forward(self.weights, self.biases, coded[None])[0])
+
+    def render(self, rays: Rays, *, background: Sequence[float] = (1.0, 1.0, 1.0)) -> Rendered:
+        """Give what rays see."""
+        return render(
+            self.at,
+            rays,
+            self.grid,
+            samples=self.samples,
+            background=torch.tensor(background),
+            backend=self.backend,
+        )
