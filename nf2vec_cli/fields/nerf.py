@@ -40,7 +40,9 @@ class RayPool:
     share: float
 
 
-def prepare(views: Views, config: FitConfig, *, rng: np.random.Generator) -> RayPool:
+def prepare(
+    views: Views, config: FitConfig, *, rng: np.random.Generator, carved: bool = True
+) -> RayPool:
     """Find the rays of an object's pictures that can see it, and their samples.
 
     The grid starts as the visual hull: what every silhouette that sees a cell covers. Rays beside
@@ -51,14 +53,20 @@ def prepare(views: Views, config: FitConfig, *, rng: np.random.Generator) -> Ray
         views: pictures and cameras; those held out are not looked at.
         config: settings.
         rng: of the points in empty cells.
+        carved: False: all cells count, as if nothing were known of the shape.
 
     Raises:
-        InputError: no cell is covered by all silhouettes: the cameras do not fit the pictures.
+        InputError: nothing is to be seen; or no cell is covered by all silhouettes: the cameras do
+            not fit the pictures.
     """
     taken = ~views.held
     poses, focal = in_unit(views, taken)
     pixels = torch.from_numpy(views.pixels[taken])
-    grid = visual_hull(pixels[..., 3], poses, focal, config.grid)
+    if not pixels[..., 3].any():
+        raise InputError("all pictures that are to be fitted are transparent: there is no object")
+    grid = torch.ones((config.grid,) * 3, dtype=torch.bool)
+    if carved:
+        grid = visual_hull(pixels[..., 3], poses, focal, config.grid)
     if not grid.any():
         raise InputError(
             "no part of space is inside all silhouettes: the cameras do not fit the pictures"
