@@ -73,7 +73,14 @@ def fit_radiance(
     if device.type == "cpu":
         for outcome in spread(partial(fit_views, init=init), jobs, workers=workers):
             yield lost() if isinstance(outcome, WorkerDied) else outcome
-        return
+    else:
+        yield from _fit_together(jobs, init, device, workers, size)
+
+
+def _fit_together(
+    jobs: Iterable[Job], init: Floats, device: torch.device, workers: int, size: int
+) -> Iterator[Fitted | Failed]:
+    """Prepare objects in worker processes, and fit `size` at once as one batched network."""
     queue = iter(jobs)
     while batch := list(islice(queue, size)):
         prepared = list(spread(prepare_views, batch, workers=workers))
