@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
@@ -27,12 +28,16 @@ SIZE = 64  # fields that a GPU fits at once
 
 @dataclass(frozen=True)
 class Fresh:
-    """Shapes that were fitted, their weights [B, P] and embeddings [B, E]; `failed`: reasons."""
+    """Shapes that were fitted, their weights [B, P] and embeddings [B, E]; `failed`: reasons.
+
+    grids: [B, G, G, G] bool, occupied cells of radiance.
+    """
 
     refs: tuple[ShapeRef, ...]
     theta: Floats
     z: Floats
     failed: tuple[tuple[str, str], ...]
+    grids: NDArray[np.bool_] | None = None
 
 
 def find_shapes(store: Store, source: str | Path) -> list[ShapeRef]:

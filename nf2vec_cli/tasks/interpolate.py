@@ -15,7 +15,6 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS, write_shape
 from nf2vec_cli.store.store import Store, open_store
-from nf2vec_cli.tasks.field_function import Askable
 from nf2vec_cli.tasks.open_fields import open_fields
 from nf2vec_cli.tasks.rebuild import NATURAL, Form, build
 from nf2vec_cli.tasks.reconstruct import MESH_RESOLUTION
@@ -41,7 +40,7 @@ class Between:
 class _Stop:
     origin: Origin
     share: float
-    field: Askable
+    field: Shown
     kind: str
     form: Form
     resolution: int

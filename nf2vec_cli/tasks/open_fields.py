@@ -92,7 +92,7 @@ def open_each(store: Store, encoder: str) -> Callable[[int], Shown]:
     return lambda row: (decoded if alone[row] else weights).at(row)
 
 
-def field_at(store: Store, theta: Floats, *, grid: NDArray[np.bool_] | None = None) -> Shown:
+def fitted(store: Store, theta: Floats, *, grid: NDArray[np.bool_] | None = None) -> Shown:
     """Give a field of a store's kind by its weights [P], and of radiance by its grid [G, G, G]."""
     spec = NetworkSpec(**store.network)
     if store.field != "nerf":
@@ -106,9 +106,9 @@ def decoded(store: Store, decoder: Decoder, z: Floats, *, renderer: str = "auto"
     if store.field != "nerf":
         return DecodedField(decoder, torch.from_numpy(z), store.field)
     config = FitConfig.model_validate(store.config)
-    made = DecodedRadiance(decoder, torch.from_numpy(z), samples=config.samples, cells=config.grid)
-    made.backend = renderer
-    return made
+    samples, cells = config.samples, config.grid
+    one = torch.from_numpy(z)
+    return DecodedRadiance(decoder, one, samples=samples, cells=cells, backend=renderer)
 
 
 class _Weights:

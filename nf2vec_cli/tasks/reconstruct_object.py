@@ -17,9 +17,8 @@ from nf2vec_cli.shapes.discover import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import onto_unit
 from nf2vec_cli.shapes.write import write_shape
-from nf2vec_cli.tasks.field_function import Askable
 from nf2vec_cli.tasks.fit_object import copied, cropped
-from nf2vec_cli.tasks.rebuild import Built, Form, build, same_form
+from nf2vec_cli.tasks.rebuild import Built, Form, Shown, build, same_form
 from nf2vec_cli.tasks.score import Quality, compare
 from nf2vec_cli.tasks.sheet import picture_of
 
@@ -66,7 +65,7 @@ class Chore:
     """One object to rebuild, with all that a worker needs for it."""
 
     id: str
-    field: Askable
+    field: Shown
     kind: str
     transform: NDArray[np.float64]
     copy: tuple[int, int]  # number and seed of an augmented copy

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.shapes.clean import Mesh
-from nf2vec_cli.tasks.field_function import Askable
-from nf2vec_cli.tasks.rebuild import Form, build
+from nf2vec_cli.tasks.rebuild import Form, Shown, build
 
 HIGHEST = 65_535  # the largest number of 16 bits: 1 in unit space; 0 is -1
 # a udf's mesh has two sheets; 800 faces take 9.4 KB as text
@@ -25,7 +24,7 @@ class Glance:
     faces: triangles that are left. resolution: grid points along each axis.
     """
 
-    field: Askable
+    field: Shown
     kind: str
     resolution: int
     faces: int
