@@ -13,7 +13,7 @@ from nf2vec_cli.errors import InputError
 from nf2vec_cli.models.transform import Affine
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
-from nf2vec_cli.shapes.discover import fingerprint
+from nf2vec_cli.shapes.fingerprint import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import onto_unit
 from nf2vec_cli.shapes.write import write_shape

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.shapes.discover import discover, fingerprint
+from nf2vec_cli.shapes.discover import discover
+from nf2vec_cli.shapes.fingerprint import fingerprint
 
 OFF = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
 
