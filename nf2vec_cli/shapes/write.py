@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -113,7 +114,8 @@ def _stored(colours: Colours | None, suffix: str) -> Colours | None:
         return colours
     light = colours / 255
     linear = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
-    return np.rint(linear * 255).astype(np.uint8)
+    stored: Colours = np.rint(linear * 255).astype(np.uint8)
+    return stored
 
 
 def _encoded_cloud(cloud: Cloud, suffix: str, colours: Colours | None) -> bytes:
@@ -125,7 +127,7 @@ def _encoded_cloud(cloud: Cloud, suffix: str, colours: Colours | None) -> bytes:
     elif suffix == "npy":
         np.save(buffer, cloud.points)
     else:
-        beside = {} if colours is None else {"colours": colours}
+        beside: dict[str, Any] = {} if colours is None else {"colours": colours}
         np.savez_compressed(buffer, points=cloud.points, **beside)
     return buffer.getvalue()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,14 @@ SIZE = 64  # fields that a GPU fits at once
 class Fresh:
     """Shapes that were fitted, their weights [B, P] and embeddings [B, E]; `failed`: reasons.
 
-    grids: [B, G, G, G] bool, occupied cells of radiance.
+    beside: of each, what a store of radiance keeps besides.
     """
 
     refs: tuple[ShapeRef, ...]
     theta: Floats
     z: Floats
     failed: tuple[tuple[str, str], ...]
-    grids: NDArray[np.bool_] | None = None
+    beside: tuple[dict[str, NDArray[Any]], ...] = ()
 
 
 def find_shapes(store: Store, source: str | Path) -> list[ShapeRef]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.store import Store
@@ -64,9 +63,8 @@ def draw(
             yield how.of(field_at(int(row)))
         for number in fresh:
             assert queries.fresh is not None
-            one = queries.fresh
-            grid = None if one.grids is None else one.grids[number]
-            yield how.of(fitted(store, one.theta[number], grid=grid))
+            beside = queries.fresh.beside[number] if queries.fresh.beside else {}
+            yield how.of(fitted(store, queries.fresh.theta[number], beside))
 
     total = len(rows) + len(fresh)
     progress.start(total, "pictures")

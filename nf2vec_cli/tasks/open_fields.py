@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.transform import Affine
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.radiance import read_grids
-from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.radiance import read_grids, unpack_grids
+from nf2vec_cli.store.schema import GRID, Status
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
@@ -92,12 +92,12 @@ def open_each(store: Store, encoder: str) -> Callable[[int], Shown]:
     return lambda row: (decoded if alone[row] else weights).at(row)
 
 
-def fitted(store: Store, theta: Floats, *, grid: NDArray[np.bool_] | None = None) -> Shown:
-    """Give a field of a store's kind by its weights [P], and of radiance by its grid [G, G, G]."""
+def fitted(store: Store, theta: Floats, beside: Mapping[str, NDArray[Any]]) -> Shown:
+    """Give a field of a store's kind by its weights [P], and what is kept beside them."""
     spec = NetworkSpec(**store.network)
     if store.field != "nerf":
         return FieldFunction(theta, spec, store.field)
-    assert grid is not None
+    grid = unpack_grids(beside[GRID][None])[0]
     return RadianceField(theta, spec, grid, FitConfig.model_validate(store.config).samples)
 
 
@@ -132,7 +132,7 @@ class _Weights:
     def _function(self, theta: Floats, rows: list[int]) -> Shown:
         if self.store.field != "nerf":
             return FieldFunction(theta, self.spec, self.store.field, self.move)
-        grid = read_grids(self.store, rows).any(0)
+        grid: NDArray[np.bool_] = np.asarray(read_grids(self.store, rows).any(0))
         return RadianceField(theta, self.spec, grid, self.samples, self.renderer)
 
 

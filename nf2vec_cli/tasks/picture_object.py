@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +18,12 @@ from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields.nerf import in_unit
 from nf2vec_cli.metrics import psnr
-from nf2vec_cli.shapes.discover import fingerprint
+from nf2vec_cli.shapes.camera_file import Shots
+from nf2vec_cli.shapes.fingerprint import fingerprint
+from nf2vec_cli.shapes.pictures import colour_of
+from nf2vec_cli.shapes.view_cache import views_of
 from nf2vec_cli.shapes.views import Views
 from nf2vec_cli.shapes.write import write_bytes
-from nf2vec_cli.tasks.fit_radiance import views_of
 from nf2vec_cli.tasks.look import WHITE, in_bytes
 from nf2vec_cli.tasks.radiance_field import Renderable
 from nf2vec_cli.tasks.radiance_shape import reach_of
@@ -33,18 +33,6 @@ from nf2vec_cli.tasks.turntable import write_film
 STILLS, FRAMES = 8, 36  # pictures of an orbit: as PNG, and of a turntable
 PIXELS = 200  # of their sides
 CLEAR = 1 / 512  # opacity that rounds to none
-
-
-@dataclass(frozen=True)
-class Shots:
-    """Cameras by which every object is looked at, in the user's units.
-
-    poses: [V, 3, 4], OpenGL axes; focal: [V], in pixels; size: [V, 2], width and height.
-    """
-
-    poses: NDArray[np.float64]
-    focal: NDArray[np.float64]
-    size: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -95,10 +83,11 @@ class Shoot:
     transform: NDArray[np.float64]
     source: tuple[Path, ...]
     digest: bytes
-    file: Path
+    file: Path  # a folder, if suffix is png
+    suffix: str
     up: str
     config: FitConfig
-    film: Film = field(default_factory=Film)
+    film: Film = Film()
     cache: Path | None = None
 
 
@@ -110,11 +99,11 @@ def shoot(job: Shoot) -> Filmed:
     if not coverage:
         problem = "its pictures are empty: nothing of the field is left, or in sight"
         return Filmed(job.id, None, coverage=0.0, psnr=quality, problem=problem)
-    if job.file.suffix in (".gif", ".mp4"):
+    if job.suffix != "png":
         write_film(pictures, job.file)
     else:
         for number, one in enumerate(pictures):
-            write_bytes(_png(one), job.file / f"{number:03}.png")
+            write_bytes(png(one), job.file / f"{number:03}.png")
     return Filmed(job.id, str(job.file), len(pictures), round(coverage, 4), quality)
 
 
@@ -156,10 +145,20 @@ def render_view(
 
 def held_views(job: Shoot) -> Views | None:
     """Read the object's views if they are where they were, as they were; else None."""
+    config = job.config
     for path in job.source:
         try:
-            if path.exists() and fingerprint(path)[0] == job.digest:
-                views = views_of(path, job.config, job.digest, job.cache)
+            if fingerprint(path, kind="nerf")[0] == job.digest:
+                views = views_of(
+                    path,
+                    views=config.views,
+                    size=config.size,
+                    seed=config.seed,
+                    how=config.normalise,
+                    background=colour_of(config.background) if config.background else None,
+                    cache=job.cache,
+                    digest=job.digest,
+                )
                 return views if views.held.any() else None
         except (OSError, InputError):
             continue
@@ -168,8 +167,8 @@ def held_views(job: Shoot) -> Views | None:
 
 def on_white(views: Views) -> NDArray[np.float32]:  # [V, H, W, 3]
     """Give the views that are held out, in [0, 1], on white."""
-    pixels = views.pixels[views.held].astype(np.float32) / 255
-    found: NDArray[np.float32] = pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
+    pixels = views.pixels[views.held].astype(np.float32) / np.float32(255)
+    found: NDArray[np.float32] = pixels[..., :3] * pixels[..., 3:] + (1 - pixels[..., 3:])
     return found
 
 
@@ -187,14 +186,12 @@ def _cameras(job: Shoot) -> tuple[Tensor, list[float], list[tuple[int, int]]]:
     """Give cameras in unit space: those of the file, or an orbit as wide as it takes."""
     film = job.film
     if film.shots is not None:
-        poses = film.shots.poses.copy()
-        poses[:, :, 3] = (poses[:, :, 3] - job.transform[:3]) / job.transform[3]
+        unit = film.shots.poses.copy()
+        unit[:, :, 3] = (unit[:, :, 3] - job.transform[:3]) / job.transform[3]
         sizes = [(int(width), int(height)) for width, height in film.shots.size]
-        return torch.from_numpy(poses.astype(np.float32)), film.shots.focal.tolist(), sizes
-    count = film.count or (STILLS if job.file.suffix not in (".gif", ".mp4") else FRAMES)
-    poses = orbit(
-        count, radius=RADIUS * reach_of(job.field), elevation=film.elevation, up=job.up
-    )
+        return torch.from_numpy(unit.astype(np.float32)), film.shots.focal.tolist(), sizes
+    count = film.count or (STILLS if job.suffix == "png" else FRAMES)
+    poses = orbit(count, radius=RADIUS * reach_of(job.field), elevation=film.elevation, up=job.up)
     return poses, [focal_length(film.size)] * count, [(film.size, film.size)] * count
 
 
@@ -207,7 +204,8 @@ def _psnr(seen: Renderable, views: Views) -> float:
     return round(psnr(shown, truth.reshape(-1, 3)), 2)
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """Write a picture, RGB or RGBA, as the bytes of a PNG file."""
     stream = BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
     return stream.getvalue()
@@ -220,6 +218,3 @@ def _squared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     top, left = (SIZE - height) // 2, (SIZE - width) // 2
     square[top : top + height, left : left + width] = picture
     return square
-
-
-Picturing = Callable[[Shoot], Any]

@@ -41,9 +41,7 @@ def radiance_surface(field: Renderable, resolution: int) -> Surface:
 
 def colours_at(field: Renderable, points: Places) -> NDArray[np.uint8]:  # [M, 3] -> [M, 3]
     """Give the field's colours at points, as bytes."""
-    parts = [
-        field.at(part)[0] for part in torch.from_numpy(points.astype(np.float32)).split(BATCH)
-    ]
+    parts = [field.at(part)[0] for part in torch.from_numpy(points.astype(np.float32)).split(BATCH)]
     colours = torch.cat(parts) if parts else torch.empty(0, 3)
     whole: NDArray[np.uint8] = (colours * 255).round().to(torch.uint8).numpy()
     return whole

@@ -18,6 +18,7 @@ from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import onto_unit
 from nf2vec_cli.shapes.write import write_shape
 from nf2vec_cli.tasks.fit_object import copied, cropped
+from nf2vec_cli.tasks.picture_object import Film
 from nf2vec_cli.tasks.rebuild import Built, Form, Shown, build, same_form
 from nf2vec_cli.tasks.score import Quality, compare
 from nf2vec_cli.tasks.sheet import picture_of
@@ -50,7 +51,8 @@ class Wanted:
     form: mesh, cloud or voxels; None: what comes natural to the kind of field. suffix: file type;
     None: the form's first. resolution: grid points or cells along each axis of [-1, 1]^3; None: 128
     for a mesh, the cells that were fitted for voxels. points: of a cloud. move: applied to the
-    field in unit space before anything is read from it.
+    field in unit space before anything is read from it. film: how pictures are taken; None: as
+    usual.
     """
 
     form: Form | None = None
@@ -58,6 +60,7 @@ class Wanted:
     resolution: int | None = None
     points: int = 8_192
     move: Affine | None = None
+    film: Film | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def rebuild(chore: Chore) -> Rebuilt:
         return Rebuilt(chore.id, None, evaluated=built.evaluated, problem=problem)
     centre, scale = chore.transform[:3], float(chore.transform[3])
     move = chore.wanted.move
-    write_shape(placed(built.shape, move, frame_of(move, chore.kind), centre, scale), chore.file)
+    shape = placed(built.shape, move, frame_of(move, chore.kind), centre, scale)
+    write_shape(shape, chore.file, colours=built.colours)
     source = _source(chore)
     quality = Quality()
     if source is not None:
@@ -164,7 +168,7 @@ def count_of(shape: Shape) -> int:
 
 def _source(chore: Chore) -> Shape | None:
     """Read the source if it is where it was, with the content that was fitted."""
-    if chore.wanted.move is not None:
+    if chore.wanted.move is not None or chore.kind == "nerf":
         return None
     for path in chore.source:
         try:

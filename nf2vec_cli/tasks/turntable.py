@@ -16,7 +16,7 @@ from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.shapes.write import write_bytes
 
 RATE = 12  # pictures a second
-COLOURS = 255  # of a GIF's 256: Pillow keeps one for what does not change
+COLOURS = 254  # of a GIF's 256: one is the ground's, and Pillow keeps one for what does not change
 Picture = NDArray[np.uint8]  # [H, W, 3]
 
 
@@ -41,6 +41,8 @@ def write_film(pictures: Sequence[Picture], file: Path) -> None:
     # one palette for all: colours that change from picture to picture flicker
     strip = Image.fromarray(np.concatenate(pictures[:: max(1, len(pictures) // 8)]))
     palette = strip.quantize(COLOURS)
+    drawn = (palette.getpalette() or [])[: 3 * COLOURS]
+    palette.putpalette([*drawn, *pictures[0][0, 0].tolist()])  # else the ground is nearly white
     frames = [Image.fromarray(one).quantize(palette=palette) for one in pictures]
     stream = BytesIO()
     frames[0].save(
