@@ -7,15 +7,18 @@ from math import sqrt
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
+from torch import Tensor
 
 from nf2vec_cli.core.lattice import BATCH
-from nf2vec_cli.core.render import occupied
+from nf2vec_cli.core.render import at_cells, occupied
 from nf2vec_cli.core.surface import Surface, occupancy_surface
 from nf2vec_cli.tasks.radiance_field import Renderable
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.float64]
 THICKNESS = 1 / 32  # a cell of the usual grid of 64
+DARK, MARGIN = 0.05, 2  # light that reaches what is hidden, and cells around that are left as is
 LEVEL = 0.5  # opacity of a layer of that thickness from which on it is the object
 
 
@@ -34,9 +37,31 @@ def opacity(field: Renderable, coords: Floats) -> Floats:  # [M, 3] -> [M]
 def radiance_surface(field: Renderable, resolution: int) -> Surface:
     """Run marching cubes where the opacity is LEVEL: a density of 22 per unit of object space.
 
-    The triangles face outward, to where it is clear.
+    What is hidden counts as full. No picture shows it, so nothing has taught the field what is
+    there: it is riddled with hollows, which would be most of the triangles. The triangles face
+    outward, to where it is clear.
     """
-    return occupancy_surface(lambda at: opacity(field, at), resolution, level=LEVEL)
+    hidden = hidden_cells(field)
+
+    def filled(coords: Floats) -> Floats:
+        inside = at_cells(torch.from_numpy(coords), hidden).numpy()
+        return np.where(inside, np.float32(1), opacity(field, coords))
+
+    return occupancy_surface(filled, resolution, level=LEVEL)
+
+
+def hidden_cells(field: Renderable) -> Tensor:
+    """Find the cells that cannot be seen along any axis, without the outermost: [G, G, G] bool."""
+    side = len(field.grid)
+    middles = ((2 * np.indices((side,) * 3).reshape(3, -1).T + 1) / side - 1).astype(np.float32)
+    passed = (1 - opacity(field, middles)).reshape((side,) * 3) ** (2 / side / THICKNESS)
+    light = np.zeros_like(passed)
+    for axis in range(3):
+        ahead = np.cumprod(passed, axis)
+        back = np.flip(np.cumprod(np.flip(passed, axis), axis), axis)
+        light = np.maximum(light, np.maximum(ahead, back))
+    hidden = binary_erosion(light < DARK, iterations=MARGIN)
+    return torch.from_numpy(hidden)
 
 
 def colours_at(field: Renderable, points: Places) -> NDArray[np.uint8]:  # [M, 3] -> [M, 3]
