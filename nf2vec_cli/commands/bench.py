@@ -209,8 +209,8 @@ def train(
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.bench_train import bench_train
 
-    asked = {"field": field_in(store), "encoder_arch": encoder_arch}
-    config = train_settings(preset, None, settings, **asked)
+    field = field_in(store)
+    config = train_settings(preset, None, settings, field=field, encoder_arch=encoder_arch)
     rows = bench_train(store, config, steps=steps, device=device, progress=open_progress(json=json))
     output.emit(rows, as_json=json)
 
