@@ -29,7 +29,7 @@ def view(
     faces: Annotated[
         int | None,
         Option(
-            "--faces", min=50, max=20_000, help="Triangles of a shape (600; udf 800, nerf 1000)."
+            "--faces", min=50, max=20_000, help="Triangles of a shape: 600, udf 800, nerf 1000."
         ),
     ] = None,
     origin: Annotated[

@@ -23,6 +23,7 @@ from nf2vec_cli.tasks.sheet import SIZE, picture_of
 
 POINTS = 8_192  # of a cloud
 ASKED = 8  # objects whose cameras tell which axis points up
+UP = "up"  # attribute of a store of embeddings alone
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -88,10 +89,13 @@ def in_bytes(values: torch.Tensor) -> NDArray[np.uint8]:
 def up_axis(store: Store) -> str:
     """Tell which axis points up in a store's radiance: "y" or "z".
 
-    As its own cameras hold it, whose axes that point up add up to it; pictures are mostly of the
-    world with z up, and those that `fit` makes of meshes with y up, as glTF has it. Without
-    cameras: z.
+    As the store says, if it is one of embeddings alone; else as its cameras hold it, whose axes
+    that point up add up to it: pictures are mostly of a world with z up, and those that `fit` makes
+    of meshes have y up, as glTF has it. Without cameras: z.
     """
+    told = store.group.attrs.get(UP)
+    if told in ("y", "z"):
+        return str(told)
     rows = store.rows(Status.DONE)[:ASKED]
     if store.field != "nerf" or CAMERAS not in store.group or not len(rows):
         return "z"
