@@ -135,7 +135,7 @@ def reconstruct(
     jobs: JobsOpt = 0,
     json: JsonOpt = False,
 ) -> None:
-    """Turn fields back into meshes, clouds, voxels or pictures, in the user's own units.
+    """Turn fields back into meshes, clouds, voxels or pictures, in the user's units.
 
     Where an object's source is still there, the result is compared with it: Chamfer distance and
     F-score at 1 % and 0.25 % in units of the bounding sphere, the voxels' IoU, or the PSNR of the
