@@ -6,15 +6,17 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 
 CELLS = 64  # along each axis of the cube that is carved
 FINEST = 128  # pixels of a silhouette's longer side: cells are no smaller
 MARGIN = 1.05
+FAINT = 8  # of 255: alpha that does not count, as programs that cut objects out leave some about
 SHARE = 0.5  # of the views that see the best seen cell: fewer, and a cell does not count
 SCENE = (0.0, 0.0, 0.0, 1.5)  # the cube of the synthetic NeRF scenes: centre and half side
 PASSES = 3  # each carves the cube that the one before has found
 Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
 
 
 def carved_box(
@@ -36,7 +38,7 @@ def carved_box(
     Returns:
         Centre and half side, or None if no cell counts; and a note.
     """
-    some = alpha.any(axis=(1, 2))
+    some = (alpha > FAINT).any(axis=(1, 2))
     step = ceil(max(alpha.shape[1:]) / FINEST)
     away = [_distance(picture, step) for picture in alpha[some]]
     cameras = (poses[some], focal[some].astype(np.float64), alpha.shape[1:], step)
@@ -62,7 +64,7 @@ def _distance(alpha: NDArray[np.uint8], step: int) -> Floats:
     """Give each pixel's distance to the silhouette [pixels], at a step of several pixels."""
     height, width = alpha.shape
     padded = np.zeros((-(-height // step) * step, -(-width // step) * step), bool)
-    padded[:height, :width] = alpha > 0
+    padded[:height, :width] = alpha > FAINT
     coarse = padded.reshape(len(padded) // step, step, -1, step).any(axis=(1, 3))
     found: Floats = distance_transform_edt(~coarse) * step
     return found
@@ -92,7 +94,7 @@ def _hull(
     along = (np.arange(CELLS) + 0.5) * side - box[3]
     cells = np.stack(np.meshgrid(along, along, along, indexing="ij"), -1).reshape(-1, 3)
     height, width = shape
-    seen = np.zeros(len(cells), np.int64)
+    number, seen = np.arange(len(cells)), np.zeros(len(cells), np.int64)
     for distance, pose, length in zip(away, poses, focal, strict=True):
         x, y, z = ((cells + (box[:3] - pose[:, 3])) @ pose[:, :3]).T
         depth = np.maximum(-z, 1e-9 * box[3])
@@ -102,11 +104,24 @@ def _hull(
         kept = ~inside
         kept[inside] = distance[rows, columns] <= radius * length / depth[inside] + step
         seen += inside
-        cells, seen = cells[kept], seen[kept]
+        cells, number, seen = cells[kept], number[kept], seen[kept]
     if not seen.any():
         return None, False
-    # near a camera are cells that it alone judges, as the others do not see them
-    cells = cells[seen >= SHARE * seen.max()]
+    cells = cells[_judged(number, seen)]
     low, high = cells.min(0) - side / 2, cells.max(0) + side / 2
     touches = bool(max(-low.min(), high.max()) > box[3] - side / 2)
     return np.array([*(box[:3] + (low + high) / 2), MARGIN * (high - low).max() / 2]), touches
+
+
+def _judged(number: Whole, seen: Whole) -> NDArray[np.bool_]:
+    """Tell which of the cells that are left count, from their numbers and how many views see them.
+
+    Between the cameras are cells that few of them see, so that few can carve them. They count only
+    in one piece with cells that more views see than any others.
+    """
+    enough = seen >= SHARE * seen.max()
+    grid = np.zeros(CELLS**3, bool)
+    grid[number[enough]] = True
+    piece = label(grid.reshape(CELLS, CELLS, CELLS), np.ones((3, 3, 3)))[0].reshape(-1)[number]
+    found: NDArray[np.bool_] = enough & np.isin(piece, piece[seen == seen.max()])
+    return found

@@ -15,13 +15,11 @@ from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.clean import refuse_nonsense, used_vertices
 from nf2vec_cli.shapes.mesh import Faces, Vertices, content, parsed, placed_parts
 from nf2vec_cli.shapes.off_colours import off_colours
-from nf2vec_cli.shapes.pictures import Pixels, rgba_of
+from nf2vec_cli.shapes.pictures import TEXTURES, Pixels, rgba_of
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.side_files import SideFiles
 
 GREY = 0.7  # of what has no colour
-# decoders that run nothing but themselves (Pillow gives EPS to another program)
-FORMATS = ("PNG", "JPEG", "BMP", "TGA", "GIF", "WEBP")
 LARGEST = 8192  # pixels of a texture's side in its file
 FINEST = 1024  # and in memory: a picture shows no more
 Floats = NDArray[np.float64]
@@ -75,7 +73,9 @@ def load_painted(path: Path) -> Painted:
         whole = _joined(parts, skins)
         if suffix == ".off":
             whole = _coloured(whole, off_colours(data, len(whole.vertices), len(whole.faces)))
-    missing = [f"{name!r} is not there, a plain colour in its place" for name in side.missing]
+    missing = [f"{name!r} cannot be read: a plain colour in its place" for name in side.missing]
+    if b'"baseColorTexture"' in data and not (missing or whole.skins or whole.notes):
+        missing = ["its textures cannot be read: plain colours in their place"]
     whole = replace(whole, notes=tuple(dict.fromkeys([*missing, *whole.notes])))
     return _without_nothing(whole)
 
@@ -99,7 +99,7 @@ class _Skins:
     def _decoded(self, image: Any) -> int:
         try:
             kind = str(getattr(image, "format", None))
-            if kind not in FORMATS:
+            if kind not in TEXTURES:
                 raise InputError(f"{kind} is no format that we read")
             with reasons("." + kind.lower()):
                 pixels, _ = rgba_of(image, LARGEST)

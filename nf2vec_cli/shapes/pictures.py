@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nf2vec_cli.errors import ConfigError, InputError
 from nf2vec_cli.shapes.reasons import reasons
 
 FORMATS = ("PNG", "JPEG")
+# decoders that run nothing but themselves (Pillow gives EPS to another program)
+TEXTURES = (*FORMATS, "BMP", "TGA", "GIF", "WEBP")
 LARGEST = 4096  # pixels of a picture's side
 HEAVIEST = 256 << 20  # bytes of a picture's file
 TOLERANCE = 10  # of 255, in each channel: JPEG moves a flat colour by about as much
@@ -53,7 +55,11 @@ def read_picture(path: Path, background: Colour | None = None) -> Pixels:  # [H,
     data = path.read_bytes()
     if not data:
         raise InputError("the file is empty")
-    with reasons(".picture"), Image.open(BytesIO(data), formats=FORMATS) as image:
+    with reasons(path.suffix.lower() or ".png"):
+        try:
+            image = Image.open(BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as error:  # its text is an address
+            raise InputError("it is no PNG or JPEG picture") from error
         pixels, clear = rgba_of(image, LARGEST)
     if clear:
         return pixels
@@ -82,3 +88,12 @@ def rgba_of(image: Image.Image, largest: int) -> tuple[Pixels, bool]:
     clear = image.has_transparency_data
     whole = image.convert("RGBA") if clear else image.convert("RGB").convert("RGBA")
     return np.array(whole, np.uint8), clear
+
+
+def readable(data: bytes) -> bool:
+    """Tell whether a texture's file begins as one should; it is not decoded."""
+    try:
+        with reasons(".picture"), Image.open(BytesIO(data), formats=TEXTURES):
+            return True
+    except InputError:
+        return False

@@ -11,8 +11,10 @@ from urllib.parse import unquote
 from trimesh.resolvers import Resolver
 
 from nf2vec_cli.errors import InputError
+from nf2vec_cli.shapes.pictures import readable
 
 HEAVIEST = 256 << 20  # bytes of a side file
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".gif", ".webp")
 # formats whose colours may be in other files
 NAMING = (".obj", ".ply", ".gltf")
 
@@ -56,11 +58,13 @@ class SideFiles(Resolver):
             raise
         try:
             if target.is_file() and target.stat().st_size <= HEAVIEST:
-                return target.read_bytes()
+                data = target.read_bytes()
+                if target.suffix.lower() not in PICTURES or readable(data):
+                    return data
         except OSError:
             pass
         self.missing.append(str(name))
-        raise InputError(f"its side file {str(name)!r} is not there, or too big")
+        raise InputError(f"its side file {str(name)!r} is not there, or cannot be read")
 
     def namespaced(self, namespace: str) -> SideFiles:
         """A folder below; not used by the formats we read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -108,4 +109,5 @@ def _keep(views: Views, file: Path) -> None:
     except OSError as error:
         log.warning("%s cannot be kept: %s", file, error)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

@@ -20,6 +20,9 @@ from nf2vec_cli.shapes.pictures import Colour, Pixels, read_picture
 from nf2vec_cli.shapes.transforms import Frame, read_transforms
 
 MOST = 1 << 28  # pixels of all pictures of an object: 400 of 800 x 800 fit, as 1 GiB
+UNFIT = (
+    "the cameras do not fit the pictures (a camera looks along its -z, and y is up, as in OpenGL)"
+)
 EVERY = 8  # of the views, one is held out where no file says which
 Floats = NDArray[np.float64]
 
@@ -72,14 +75,12 @@ def load_views(folder: Path, *, background: Colour | None = None) -> Views:
     if box is None:
         box, note = carved_box(pixels[~held, ..., 3], poses[~held], focal[~held])
         if box is None:
-            raise InputError(
-                "the silhouettes of its pictures do not meet anywhere: the cameras do not fit them "
-                "(axes must be OpenGL's: looking along -z, y up)"
-            )
+            raise InputError(f"the silhouettes of its pictures do not meet anywhere: {UNFIT}")
         notes.append(note)
     for frame in frames:
         if (np.abs(frame.pose[:, 3] - box[:3]) < box[3]).all():
-            raise InputError(f"{frame.name}: its camera is inside the object's box")
+            why = "" if listing.box is not None else f", as its silhouettes say: {UNFIT}"
+            raise InputError(f"{frame.name}: its camera is inside the object's box{why}")
     return Views(pixels, poses, focal, held, box, tuple(notes))
 
 

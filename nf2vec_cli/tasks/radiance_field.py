@@ -37,15 +37,15 @@ class RadianceField:
 
     def __init__(
         self,
-        theta: Floats,
+        theta: Floats | Tensor,
         spec: NetworkSpec,
-        grid: NDArray[np.bool_],
+        grid: NDArray[np.bool_] | Tensor,
         samples: int,
         backend: str = "auto",
     ) -> None:
         self.spec, self.samples, self.backend = spec, samples, backend
-        self.grid = torch.from_numpy(grid)
-        self.weights, self.biases = split_theta(torch.from_numpy(theta)[None], spec)
+        self.grid = torch.as_tensor(grid)
+        self.weights, self.biases = split_theta(torch.as_tensor(theta)[None], spec)
 
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
@@ -60,6 +60,6 @@ class RadianceField:
             rays,
             self.grid,
             samples=self.samples,
-            background=torch.tensor(background),
+            background=torch.tensor(background, device=self.grid.device),
             backend=self.backend,
         )
