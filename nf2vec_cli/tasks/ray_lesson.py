@@ -11,14 +11,13 @@ from torch import Tensor
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.composite import composite
-from nf2vec_cli.core.render import Rays, at_cells, camera_rays, march
+from nf2vec_cli.core.render import Rays, at_cells, march
 from nf2vec_cli.fields.nerf import FOREGROUND, radiance_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.radiance import Cameras
 from nf2vec_cli.store.store import Rows, Store
-from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
-from nf2vec_cli.tasks.radiance_field import RadianceField
+from nf2vec_cli.tasks.radiance_cloud import picture_psnr, psnr_of
 from nf2vec_cli.tasks.ray_teacher import Scene, draw_rays, first_rays, look_through, scene_of
 from nf2vec_cli.tasks.teacher import generator_of
 
@@ -26,10 +25,7 @@ SPARE = 4  # rays that are drawn for one that is wanted: some pass no occupied c
 KEPT = 2_048  # objects whose grids stay in memory: 0.5 GB of 64^3 cells
 NEAR = 3.0  # cells: standard deviation of empty points from what rays pass
 LOOK_RAYS, LOOK_SEED = 128, 2**40  # of a val object; half of them pass its grid
-WHITE = (1.0, 1.0, 1.0)
-CELLS = 48  # of the grid of a decoded object along an axis
 PICTURES = 8  # val objects that a picture is rendered of in the end
-PIXELS = 128  # of the longer side of such a picture, at most
 
 
 @dataclass(frozen=True)
@@ -148,22 +144,16 @@ class RayLesson:
             away = seen.colour + (1 - seen.opacity[:, None]) - wanted
             errors.append(float(away.abs().mean()))
             if hit.any():
-                psnrs.append(_psnr(away[hit]))
+                psnrs.append(psnr_of(away[hit]))
         return {"error": float(np.mean(errors)), "psnr": float(np.mean(psnrs or [0.0]))}
 
     def rebuilt(self, module: AutoEncoder, rows: Rows, theta: Tensor) -> dict[str, float]:
         """Render a picture of each object from its embedding, by a camera held out: mean PSNR."""
         found = []
+        module.eval()
         for row, one in zip(rows[:PICTURES], theta, strict=False):
-            scene = self._scene(int(row), one)
-            rays = _picture(scene)
-            stored = RadianceField(
-                one.cpu().numpy(), self.spec, scene.grid.cpu().numpy(), self.samples
-            )
-            z = module.eval().encoder(one[None])[0].cpu()
-            decoded = DecodedRadiance(module.decoder.cpu(), z, samples=self.samples, cells=CELLS)
-            pictures = [field.render(rays, background=WHITE).colour for field in (stored, decoded)]
-            found.append(_psnr(pictures[0] - pictures[1]))
+            z = module.encoder(one[None])[0].cpu()
+            found.append(picture_psnr(self.store, int(row), module.decoder.cpu(), z))
             module.decoder.to(theta.device)
         return {"psnr": float(np.mean(found))} if found else {}
 
@@ -195,21 +185,6 @@ class RayLesson:
         passes = torch.zeros(len(rays), dtype=torch.bool, device=wanted.device)
         passes[hit] = True
         return rays, wanted, passes
-
-
-def _picture(scene: Scene) -> Rays:
-    """Give the rays of a small picture by the first camera that was held out."""
-    cameras = scene.cameras
-    at = int(np.argmax(cameras.held))
-    width, height = cameras.size[at].tolist()
-    shrink = min(1.0, PIXELS / max(width, height))
-    focal = torch.from_numpy(cameras.focal[at : at + 1]) * shrink
-    poses = torch.from_numpy(cameras.poses[at : at + 1])
-    return camera_rays(poses, focal, round(width * shrink), round(height * shrink))
-
-
-def _psnr(away: Tensor) -> float:
-    return float(-10 * away.square().mean().clamp_min(1e-10).log10())
 
 
 def _empty_points(

@@ -13,10 +13,9 @@ from nf2vec_cli.store.store import open_store
 
 RADIANCE = radiance_spec(hidden=16, layers=3, octaves=3, biases=False)
 CELLS, SAMPLES, SIDE = 16, 64, 24
-CLASSES = ("one", "two")
 
 
-def make_radiance_store(path, *, seed=0, count=20, dense=4.0, spread=0.02):
+def make_radiance_store(path, *, seed=0, count=20, dense=4.0, spread=0.02, classes=("one", "two")):
     """Make a store of balls of fog: `dense` is the factor on what the field says of density."""
     init = radiance_init(RADIANCE, seed=seed).numpy()
     config = FitConfig(
@@ -37,10 +36,11 @@ def make_radiance_store(path, *, seed=0, count=20, dense=4.0, spread=0.02):
     )
     made = open_store(path, mode="a")
     splits = ["train"] * (count - 6) + ["val"] * 3 + ["test"] * 3
+    names = [classes[n % len(classes)] for n in range(count)]
     rows = made.register(
         [
-            Entry(f"{CLASSES[n % 2]}/{n}", f"{CLASSES[n % 2]}/{n}", CLASSES[n % 2], splits[n])
-            for n in range(count)
+            Entry(f"{name}/{n}", f"{name}/{n}", name, split)
+            for n, (name, split) in enumerate(zip(names, splits, strict=True))
         ]
     )
     rng = np.random.default_rng(1)
