@@ -168,12 +168,13 @@ def count_of(shape: Shape) -> int:
 
 def _source(chore: Chore) -> Shape | None:
     """Read the source if it is where it was, with the content that was fitted."""
-    if chore.wanted.move is not None or chore.kind == "nerf":
+    lit = chore.kind == "nerf"  # compared with a mesh, if it was made from pictures of one
+    if chore.wanted.move is not None or (lit and chore.form is Form.voxels):
         return None
     for path in chore.source:
         try:
-            if path.is_file() and fingerprint(path)[0] == chore.digest:
-                whole = copied(load_shape(path, chore.kind), *chore.copy)
+            if path.is_file() and fingerprint(path, kind=chore.kind)[0] == chore.digest:
+                whole = copied(load_shape(path, "udf" if lit else chore.kind), *chore.copy)
                 return cropped(whole, chore.config, chore.copy[1])
         except (OSError, InputError):
             continue
