@@ -243,11 +243,12 @@ def train(
     The decoder's embedding part once an object, or at each point as the authors have it; in single
     precision and in bfloat16.
     """
-    from nf2vec_cli.commands.settings import train_settings
+    from nf2vec_cli.commands.settings import field_in, train_settings
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.bench_train import bench_train
 
-    config = train_settings(preset, None, settings, encoder_arch=encoder_arch)
+    field = field_in(store)
+    config = train_settings(preset, None, settings, field=field, encoder_arch=encoder_arch)
     rows = bench_train(store, config, steps=steps, device=device, progress=open_progress(json=json))
     output.emit(rows, as_json=json)
 

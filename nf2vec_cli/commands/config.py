@@ -38,11 +38,15 @@ def fit(
 
 
 @app.command(epilog="Example: nf2vec config train --preset paper > train.toml")
-def train(preset: PresetOpt = None, json: JsonOpt = False) -> None:
+def train(
+    preset: PresetOpt = None,
+    field: Annotated[FieldName, Option("--field", help="Kind of field.")] = FieldName.sdf,
+    json: JsonOpt = False,
+) -> None:
     """Print the settings of `nf2vec train` as a TOML file for --config."""
     from nf2vec_cli.config.train import TrainConfig, train_defaults
 
-    _print(TrainConfig, train_defaults, preset, json)
+    _print(TrainConfig, partial(train_defaults, field=field), preset, json)
 
 
 @app.command(epilog="Example: nf2vec config classify > classify.toml")

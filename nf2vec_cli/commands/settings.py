@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,12 +52,29 @@ def fit_settings(
 
 
 def train_settings(
-    preset: Preset | None, file: Path | None, overrides: Sequence[str] | None, **asked: object
+    preset: Preset | None,
+    file: Path | None,
+    overrides: Sequence[str] | None,
+    *,
+    field: str,
+    **asked: object,
 ) -> TrainConfig:
-    """Combine the options of a training, as `verb_settings` does."""
+    """Combine the options of a training on a kind of field, as `verb_settings` does."""
     from nf2vec_cli.config.train import TrainConfig, train_defaults
 
-    return verb_settings(TrainConfig, train_defaults, preset, file, overrides, **asked)
+    defaults = partial(train_defaults, field=field)
+    return verb_settings(TrainConfig, defaults, preset, file, overrides, **asked)
+
+
+def field_in(store: Path) -> str:
+    """Give the kind of field of a store; of none that can be read, what a task will say why."""
+    from nf2vec_cli.errors import StoreError
+    from nf2vec_cli.store.store import open_store
+
+    try:
+        return open_store(store).field
+    except StoreError:
+        return FieldName.sdf
 
 
 def verb_settings(

@@ -52,13 +52,12 @@ def train(
     json: JsonOpt = False,
 ) -> None:
     """Train an encoder and its decoder on the fields of a store; no shapes are needed."""
-    from nf2vec_cli.commands.settings import train_settings
+    from nf2vec_cli.commands.settings import field_in, train_settings
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.train import train_encoder
 
-    chosen = train_settings(
-        preset, config, settings, encoder_arch=encoder_arch, supervise=supervise, seed=seed
-    )
+    asked = {"encoder_arch": encoder_arch, "supervise": supervise, "seed": seed}
+    chosen = train_settings(preset, config, settings, field=field_in(store), **asked)
     result = train_encoder(
         store,
         chosen,

@@ -94,6 +94,21 @@ def camera_rays(poses: Tensor, focal: Tensor, width: int, height: int) -> Rays:
     return Rays(origins.reshape(-1, 3), turned.reshape(-1, 3))
 
 
+def pixel_rays(poses: Tensor, focal: Tensor, size: Tensor, pixels: Tensor) -> Rays:
+    """Give the rays of single pixels, each of a camera of its own.
+
+    Args:
+        poses: [R, 3, 4], as in `camera_rays`.
+        focal: [R], in pixels.
+        size: [R, 2], width and height of the cameras' pictures.
+        pixels: [R, 2], column and row.
+    """
+    away = (pixels + 0.5 - size / 2) / focal[:, None]
+    seen = torch.stack([away[:, 0], -away[:, 1], -torch.ones_like(focal)], 1)
+    turned = torch.einsum("rij,rj->ri", poses[:, :, :3], seen)
+    return Rays(poses[:, :, 3], torch.nn.functional.normalize(turned, dim=-1))
+
+
 def march(rays: Rays, grid: Tensor, samples: int) -> Samples:
     """Find the samples of rays that fall in occupied cells.
 

@@ -34,6 +34,7 @@ class AutoEncoder(nn.Module):
             octaves=config.octaves,
             outputs=spec.outputs,
             reads=config.embedding - config.directions,
+            coding=config.coding,
         )
 
     def forward(self, theta: Tensor, coords: Tensor) -> Tensor:  # [B, P], [B, M, 3] -> [B, M, V]

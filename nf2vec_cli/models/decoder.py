@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from nf2vec_cli.core.mlp import frequencies
+
 LAYERS = 2  # hidden layers before the skip, and after it (paper, section III-C)
 
 
@@ -25,7 +27,8 @@ class Decoder(nn.Module):
     object and is computed once: the same maths as on concatenated inputs, with 48 % fewer
     multiplications at the paper's size.
 
-    embedding: E. reads: how many of its last numbers are read; None: all.
+    embedding: E. reads: how many of its last numbers are read; None: all. coding: of coordinates,
+    "radians" (`fourier`) or "turns" (`core.mlp.frequencies`, as the authors have it for radiance).
     """
 
     def __init__(
@@ -36,10 +39,12 @@ class Decoder(nn.Module):
         octaves: int,
         outputs: int = 1,
         reads: int | None = None,
+        coding: str = "radians",
     ) -> None:
         super().__init__()
         self.embedding, self.reads, self.octaves = embedding, reads or embedding, octaves
-        inputs = self.reads + 3 + 6 * octaves
+        self.coding = coding
+        inputs = self.reads + 6 * octaves + (3 if coding == "radians" else 0)
         self.enter = nn.Linear(inputs, hidden)
         self.before = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(LAYERS))
         self.skip = nn.Linear(inputs, hidden)
@@ -48,7 +53,8 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, coords: Tensor) -> Tensor:  # [B, E], [B, M, 3] -> [B, M, V]
         """Give the raw outputs of each object at its own points."""
-        coded = fourier(coords, self.octaves)
+        code = fourier if self.coding == "radians" else frequencies
+        coded = code(coords, self.octaves)
         h = self._joined(self.enter, z, coded).relu_()
         for layer in self.before:
             h = layer(h).relu_()

@@ -19,6 +19,7 @@ from nf2vec_cli.models.projection import (
     principal_directions,
     unpack,
 )
+from nf2vec_cli.models.radiance_probes import RADIANCE_CHANNELS, coarse_radiance, read_radiance
 
 LEARNED = 0.5  # weight of what is learned: at 1 it hides some of what directions tell of classes
 SLICE = 8192  # parameters whose directions are unpacked at once
@@ -104,7 +105,8 @@ class AlignedEncoder(nn.Module):
         read, self.directions = components, components
         if probes:
             self.slopes = Projection(HISTOGRAM, components)
-            self.values = Projection((probes // 2) ** 3, components)
+            channels = RADIANCE_CHANNELS if spec.octaves else 1
+            self.values = Projection(channels * (probes // 2) ** 3, components)
             read, self.directions = 3 * components, 2 * components
         self.learned = nn.Sequential(
             nn.Dropout(dropout),
@@ -138,18 +140,17 @@ class AlignedEncoder(nn.Module):
         self.whiten[:count, :count] = (turn / values.sqrt()).float()
 
         if self.probes:
-            values = read_field(theta, self.spec, self.probes)
-            self.values.fit(coarse_values(values, self.probes))
-            self.slopes.fit(slope_histogram(values, self.probes))
+            slopes, values = self._probed(theta)
+            self.values.fit(values)
+            self.slopes.fit(slopes)
 
     def components(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K or 3 K]
         """Give the whitened components: of the weights, the slopes and the values."""
         found = (self._projected(theta) - self.mean) @ self.whiten
         if not self.probes:
             return found
-        values = read_field(theta, self.spec, self.probes)
-        slopes = self.slopes(slope_histogram(values, self.probes))
-        return torch.cat([found, slopes, self.values(coarse_values(values, self.probes))], dim=1)
+        slopes, values = self._probed(theta)
+        return torch.cat([found, self.slopes(slopes), self.values(values)], dim=1)
 
     def forward(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, E]
         """Embed fields."""
@@ -165,6 +166,15 @@ class AlignedEncoder(nn.Module):
             spread = torch.cat([spread, self.slopes.spread, self.values.spread])
         learned = self.learned(components * spread) * (LEARNED if self.probes else 1)
         return torch.cat([direction, learned.to(direction.dtype)], dim=-1)
+
+    def _probed(self, theta: Tensor) -> tuple[Tensor, Tensor]:  # -> [B, F], [B, V]
+        """Read fields at the lattice: how they rise, and what they are in large parts."""
+        side = self.probes
+        if self.spec.octaves:
+            opacity, colours = read_radiance(theta, self.spec, side)
+            return slope_histogram(opacity, side), coarse_radiance(opacity, colours, side)
+        values = read_field(theta, self.spec, side)
+        return slope_histogram(values, side), coarse_values(values, side)
 
     def _projected(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K]
         difference = theta - self.init

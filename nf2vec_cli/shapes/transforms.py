@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isfinite, pi, tan
@@ -75,7 +76,7 @@ def read_transforms(folder: Path) -> Listing:
     boxes: dict[str, Floats] = {}
     notes: list[str] = []
     for name, apart in held.items():
-        tree = _tree(folder, name)
+        tree = read_tree(folder, name)
         frames += _frames(folder, name, tree, held=apart)
         box = _box(name, tree)
         if box is not None:
@@ -98,7 +99,7 @@ def named_pictures(folder: Path) -> list[Path]:
     files: set[Path] = set()
     for name in (WHOLE, *HELD):
         try:
-            tree = _tree(folder, name)
+            tree = read_tree(folder, name)
         except (InputError, OSError):
             if _inside(folder, folder / name):
                 files.add(folder / name)
@@ -127,7 +128,8 @@ def _once(
     return tuple(last.values()), box, tuple(notes)
 
 
-def _tree(folder: Path, name: str) -> Tree:
+def read_tree(folder: Path, name: str) -> Tree:
+    """Read a JSON object from a file that lies inside a folder."""
     file = folder / name
     if not _inside(folder, file):
         raise InputError(f"{name}: it is no file inside its folder")
@@ -143,23 +145,29 @@ def _tree(folder: Path, name: str) -> Tree:
 
 
 def _frames(folder: Path, name: str, tree: Tree, *, held: bool) -> list[Frame]:
+    found = []
+    for where, frame in listed_frames(name, tree):
+        path = frame.get("file_path")
+        picture = _picture(folder, path, where)
+        named = f"{where} ({path})"
+        pose = rigid(frame.get("transform_matrix"), named)
+        found.append(Frame(named, picture, pose, *focal_of(frame, tree, named), held))
+    return found
+
+
+def listed_frames(name: str, tree: Tree) -> Iterator[tuple[str, Tree]]:
+    """Yield the frames of a file's JSON, and what to call them."""
     listed = tree.get("frames")
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{name}: it has no frames")
     model = str(tree.get("camera_model", "")).upper()
     if "FISHEYE" in model or "EQUIRECT" in model or "ORTHO" in model:
         raise InputError(f"{name}: its camera_model {model!r} is no pinhole camera")
-    found = []
     for number, frame in enumerate(listed):
         where = f"{name} frame {number}"
         if not isinstance(frame, dict):
             raise InputError(f"{where}: it is no JSON object")
-        path = frame.get("file_path")
-        picture = _picture(folder, path, where)
-        where = f"{where} ({path})"
-        pose = _rigid(frame.get("transform_matrix"), where)
-        found.append(Frame(where, picture, pose, *_focal(frame, tree, where), held))
-    return found
+        yield where, frame
 
 
 def _picture(folder: Path, name: object, where: str) -> Path:
@@ -186,7 +194,7 @@ def _inside(folder: Path, file: Path) -> bool:
         return False
 
 
-def _rigid(rows: object, where: str) -> Floats:  # [3, 4]
+def rigid(rows: object, where: str) -> Floats:  # [3, 4]
     """Check a camera's pose; a uniform scale of its axes is taken away."""
     try:
         matrix = np.array(rows, np.float64)
@@ -210,19 +218,19 @@ def _rigid(rows: object, where: str) -> Floats:  # [3, 4]
     return np.column_stack([left @ right, matrix[:3, 3]])
 
 
-def _focal(frame: Tree, tree: Tree, where: str) -> tuple[float, float | None]:
+def focal_of(frame: Tree, tree: Tree, where: str) -> tuple[float, float | None]:
     """Give the focal length and the width of the picture that it is measured in."""
     for facts in (frame, tree):
-        length = _number(facts, "fl_x", where)
+        length = number_of(facts, "fl_x", where)
         if length is not None:
-            width = _number(facts, "w", where) or _number(tree, "w", where)
-            high = _number(facts, "fl_y", where) or length
+            width = number_of(facts, "w", where) or number_of(tree, "w", where)
+            high = number_of(facts, "fl_y", where) or length
             if not (length > 0 and (width is None or width > 0)):
                 raise InputError(f"{where}: its fl_x and w must be more than 0")
             if abs(high / length - 1) > 0.01:
                 raise InputError(f"{where}: its fl_x and fl_y differ: pixels must be square")
             return length, width
-        angle = _number(facts, "camera_angle_x", where)
+        angle = number_of(facts, "camera_angle_x", where)
         if angle is not None:
             if not 0 < angle < pi:
                 raise InputError(f"{where}: its camera_angle_x is {angle:g}, not between 0 and pi")
@@ -230,7 +238,8 @@ def _focal(frame: Tree, tree: Tree, where: str) -> tuple[float, float | None]:
     raise InputError(f"{where}: there is neither a camera_angle_x nor a fl_x")
 
 
-def _number(facts: Tree, key: str, where: str) -> float | None:
+def number_of(facts: Tree, key: str, where: str) -> float | None:
+    """Read a number; None if there is none of that name."""
     value = facts.get(key)
     if value is None:
         return None

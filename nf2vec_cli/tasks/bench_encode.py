@@ -74,7 +74,7 @@ def bench_encode(
         )
     spec = NetworkSpec(**store.network)
     preset = Preset.paper if spec.hidden >= WIDE else Preset.small
-    settings = train_defaults(preset) | (overrides or {})
+    settings = train_defaults(preset, store.field) | (overrides or {})
     batch = objects or store.batch
     rows = done[torch.arange(batch).numpy() % len(done)]
     with one_thread(), torch.inference_mode():

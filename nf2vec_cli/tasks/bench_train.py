@@ -131,6 +131,7 @@ class JoinedDecoder(Decoder):
             octaves=other.octaves,
             outputs=other.last.out_features,
             reads=other.reads,
+            coding=other.coding,
         )
         made.load_state_dict(other.state_dict())
         return made

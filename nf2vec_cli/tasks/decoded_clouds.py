@@ -13,6 +13,8 @@ from nf2vec_cli.progress import Progress
 from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.tasks.decoded_field import DecodedField
+from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
+from nf2vec_cli.tasks.radiance_cloud import Lens, decoded_radiance, radiance_cloud
 from nf2vec_cli.tasks.rebuild import Form, build
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
@@ -28,14 +30,22 @@ def decoded_clouds(
     points: int,
     jobs: int,
     progress: Progress,
+    lens: Lens | None = None,
 ) -> dict[str, Clouds]:
-    """Decode embeddings [N, E] by name to clouds of so many points each, in unit space."""
-    work = [
-        DecodedField(decoder, torch.from_numpy(z), kind) for part in parts.values() for z in part
-    ]
+    """Decode embeddings [N, E] by name to clouds of so many points each, in unit space.
+
+    lens: how radiance is looked at; its clouds are of what is seen.
+    """
+    each = [torch.from_numpy(z) for part in parts.values() for z in part]
+    work: list[DecodedField] | list[DecodedRadiance]
+    if lens is not None:
+        work = [decoded_radiance(decoder, z, lens) for z in each]
+        draw = partial(radiance_cloud, lens=lens, points=points)
+    else:
+        work = [DecodedField(decoder, z, kind) for z in each]
+        draw = partial(_cloud, kind=kind, points=points)
     progress.start(len(work), "decode")
     found: list[Points | None] = []
-    draw = partial(_cloud, kind=kind, points=points)
     for cloud in spread(draw, work, workers=max(1, min(jobs or available_cores(), len(work)))):
         found.append(None if isinstance(cloud, WorkerDied) else cloud)
         progress.advance(1)

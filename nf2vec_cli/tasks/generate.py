@@ -24,6 +24,7 @@ from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.generate_score import NoveltyRow, SetRow, judge
 from nf2vec_cli.tasks.generate_sheet import draw_sheet
 from nf2vec_cli.tasks.generator import LEAST, trained_generator
+from nf2vec_cli.tasks.radiance_cloud import lens_of
 from nf2vec_cli.tasks.teacher import generator_of
 
 KIND = "generate"  # of a run
@@ -151,7 +152,11 @@ def generate(
             train, test = kept.read(members.originals), kept.read(members.test)
             surfaces = store.surface(members.test)
             sets, new = judge(
-                decoder, store.field, z, train, test, surfaces, emd=emd, jobs=jobs, progress=teller
+                *(decoder, store.field, z, train, test, surfaces),
+                lens=lens_of(store, members.test),
+                emd=emd,
+                jobs=jobs,
+                progress=teller,
             )
             result = replace(result, sets=sets, novelty=new)
         if sheet is not None:

@@ -22,6 +22,7 @@ from nf2vec_cli.set_metrics import (
 )
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.tasks.decoded_clouds import Clouds, decoded_clouds
+from nf2vec_cli.tasks.radiance_cloud import Lens
 
 POINTS = 1_024  # of a cloud
 COMPARED = 128  # shapes of each kind that are compared at most: pairs grow with the square
@@ -66,6 +67,7 @@ def judge(
     test: Floats,
     surfaces: Floats,
     *,
+    lens: Lens | None = None,
     emd: bool = False,
     jobs: int = 0,
     progress: Progress,
@@ -83,13 +85,16 @@ def judge(
         drawn, train, test: embeddings [G, E], [T, E], [R, E]; COMPARED of each are decoded, evenly
             chosen.
         surfaces: points on the test objects' surfaces, [R, S, 3].
+        lens: how radiance is looked at.
         emd: measure the earth mover's distance too.
         jobs: worker processes; 0 for one a core.
         progress: told about each shape.
     """
     picked = {NEW: drawn, OLD: train, BOUND: test}
     parts = {name: _some(z) for name, z in picked.items()}
-    decoded = decoded_clouds(decoder, kind, parts, points=POINTS, jobs=jobs, progress=progress)
+    decoded = decoded_clouds(
+        decoder, kind, parts, points=POINTS, jobs=jobs, progress=progress, lens=lens
+    )
     # clouds of other sizes cannot be compared
     clouds: dict[str, Clouds] = {
         name: [c if c is not None and len(c) == POINTS else None for c in part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from nf2vec_cli.metrics import f_score, nearest_distance
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.decoded_clouds import decoded_clouds
 from nf2vec_cli.tasks.mapper import Kept, nearest
 from nf2vec_cli.tasks.pairs import Pairs
+from nf2vec_cli.tasks.radiance_cloud import lens_of, picture_psnr
 
 POINTS = 2_048  # of a cloud, as in the literature
 COMPARED = 128  # test objects at most, evenly chosen: three shapes are decoded of each
@@ -31,7 +33,8 @@ class MapRow:
 
     shapes: compared. empty: decoded to no surface, and left out of the means. chamfer: mean of the
     two mean distances. f1, f5: F-score at 1 % and 5 % of the unit sphere's radius; 2,048 points of
-    a surface are 2 to 3 % apart, so that two draws of one surface do not score 1 at 1 %.
+    a surface are 2 to 3 % apart, so that two draws of one surface do not score 1 at 1 %. psnr: of
+    decoded pictures from cameras held out against the stored field's, the mean (B of radiance).
     """
 
     shape: str
@@ -40,6 +43,7 @@ class MapRow:
     chamfer: float | None = None
     f1: float | None = None
     f5: float | None = None
+    psnr: float | None = None
 
 
 def score_map(
@@ -68,11 +72,21 @@ def score_map(
     before = a.surface(rows_a)
     if _known(before).all() and _same_frame(pairs, rows_a, rows_b):
         clouds["source, as it is"] = list(before.astype(np.float64))
-    clouds |= decoded_clouds(decoder, b.field, parts, points=POINTS, jobs=jobs, progress=progress)
+    clouds |= decoded_clouds(
+        *(decoder, b.field, parts),
+        points=POINTS,
+        jobs=jobs,
+        progress=progress,
+        lens=lens_of(b, rows_b),
+    )
     if _known(twins).all():
         clouds["nearest in train, as it is"] = list(twins.astype(np.float64))
     wanted = list(truth.astype(np.float64))
-    return tuple(_scored(name, found, wanted) for name, found in clouds.items())
+    rows = (_scored(name, found, wanted) for name, found in clouds.items())
+    if b.field != "nerf":
+        return tuple(rows)
+    seen = {name: _psnr(pairs, rows_b, decoder, z) for name, z in parts.items()}
+    return tuple(replace(row, psnr=seen.get(row.shape)) for row in rows)
 
 
 def compared_rows(pairs: Pairs) -> tuple[Rows, Rows, Floats]:
@@ -92,6 +106,17 @@ def compared_rows(pairs: Pairs) -> tuple[Rows, Rows, Floats]:
         )
     some = some[np.linspace(0, len(some) - 1, min(COMPARED, len(some))).round().astype(int)]
     return rows_a[some], rows_b[some], truth[some]
+
+
+def _psnr(pairs: Pairs, rows: Rows, decoder: Decoder, z: Floats) -> float | None:
+    """Compare pictures of embeddings [N, E] with those of B's stored fields, where it has them."""
+    b = pairs.b.store
+    fitted = np.isin(rows, b.rows(Status.DONE))
+    found = [
+        picture_psnr(b, int(row), decoder, torch.from_numpy(one))
+        for row, one in zip(rows[fitted], z[fitted], strict=True)
+    ]
+    return float(np.mean(found)) if found else None
 
 
 def _known(surface: Floats) -> NDArray[np.bool_]:  # [N, S, 3] -> [N]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,8 +17,15 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.store.codec import Floats
 
 
+@runtime_checkable
 class Renderable(Protocol):
-    """Radiance that can be asked and rendered, from weights or from an embedding."""
+    """Radiance that can be asked and rendered, from weights or from an embedding.
+
+    grid: [G, G, G] bool, cells that may hold something. `at` does not look at it.
+    """
+
+    @property
+    def grid(self) -> Tensor: ...
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]: ...
 

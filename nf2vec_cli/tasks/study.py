@@ -8,26 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.device import use_bfloat16
-from nf2vec_cli.fields.field import field_of
+from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import AlignedEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.store.store import Rows, Store
-from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.held import HeldFields
+from nf2vec_cli.tasks.lesson import Lesson
 from nf2vec_cli.tasks.loop import Curve
-from nf2vec_cli.tasks.rebuild import Form, build
-from nf2vec_cli.tasks.score import compare
-from nf2vec_cli.tasks.teacher import FieldTeacher, SampleTeacher, Teacher, generator_of
+from nf2vec_cli.tasks.point_lesson import PointLesson
+from nf2vec_cli.tasks.ray_lesson import RayLesson
+from nf2vec_cli.tasks.teacher import SampleTeacher, generator_of
 
 LOOKED_AT = 64  # val objects of a look
-LOOK_POINTS, LOOK_SEED = 1_024, 2**40
-REBUILT, REBUILT_AT = 16, 64  # val objects that are rebuilt in the end; grid points an axis
+REBUILT = 16  # val objects that are rebuilt in the end
 READ_AT_ONCE = 256  # fields
 PROJECTED, PROJECTED_BYTES = 4_096, 1 << 30  # training fields that a projection is taken from
 
@@ -47,21 +44,31 @@ class Study:
         self.train, self.val = parts
         self.config, self.device = config, device
         self.spec = NetworkSpec(**store.network)
-        self.field = field_of(store.field)
-        self.point_loss = self.field.point_loss(FitConfig.model_validate(store.config))
         self.amp = use_bfloat16(config.precision, device)
         self.curve = Curve()
-        self.teacher: Teacher = FieldTeacher(store, fields)
+        self.lesson: Lesson
+        if store.field == "nerf":
+            self.lesson = RayLesson(store, config)
+        else:
+            self.lesson = PointLesson(store, fields, config.points)
         self.looked_at = _spread_over(self.val, LOOKED_AT)
-        self._held: tuple[Tensor, Tensor, Tensor] | None = None
+        self._held: Tensor | None = None
         self._components, self._place = torch.empty(0), np.empty(0, np.int64)
         torch.manual_seed(config.seed)
         self.module = AutoEncoder(self.spec, config).to(device)
 
     def ask_from(self, sources: Path | None, progress: Progress) -> None:
         """Prepare what the targets of training come from."""
-        if self.config.supervise == "samples":
-            self.teacher = SampleTeacher(self.store, self.train, sources=sources, progress=progress)
+        if self.config.supervise == "field":
+            return
+        if not isinstance(self.lesson, PointLesson):
+            raise UsageFault(
+                f"{self.store.field} fields are learnt from the stored fields, not from sources",
+                hint=f"`nf2vec train {self.store.path} --supervise field`",
+            )
+        self.lesson.teacher = SampleTeacher(
+            self.store, self.train, sources=sources, progress=progress
+        )
 
     def project(self, progress: Progress) -> None:
         """Take the projection of an aligned encoder from the training fields."""
@@ -99,52 +106,24 @@ class Study:
         chosen = torch.randperm(len(self.train), generator=generator)[: self.config.batch]
         rows = self.train[chosen.numpy()]
         theta = self._theta(rows)
-        coords, values = self.teacher.ask(rows, theta, self.config.points, generator)
+        asked = self.lesson.draw(rows, theta, generator)
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            found = self.module.decoder(self.embed(rows, theta), coords)[..., 0]
-        found = found.float()
-        each, slope = self.point_loss(found.detach(), self.field.labels(values))
-        # the loss comes with its slope written out: this has its value, and its slope as gradient
-        passed: Tensor = ((found - found.detach()) * slope + each).mean()
-        return passed
+            found = self.module.decoder(self.embed(rows, theta), asked.coords)
+        return self.lesson.loss(found.float(), asked)
 
     def look(self) -> dict[str, float]:
-        """Compare decoded val objects with their stored fields, near the surface."""
+        """Compare decoded val objects with their stored fields."""
+        rows = self.looked_at
         if self._held is None:
-            theta = self._theta(self.looked_at)
-            generator = generator_of(0, LOOK_SEED)
-            coords, values = FieldTeacher(self.store, self.fields).ask(
-                self.looked_at, theta, LOOK_POINTS, generator
-            )
-            self._held = theta, coords, values
-        theta, coords, values = self._held
-        z = self.embed(self.looked_at, theta)
-        found = self.field.read_back(self.module.decoder(z, coords)[..., 0])
-        return {"error": float((found - values).abs().mean())}
+            self._held = self._theta(rows)
+        return self.lesson.look(self.module, self.embed(rows, self._held), rows, self._held)
 
     @torch.no_grad()
-    def rebuilt(self) -> tuple[float | None, float | None]:
-        """Rebuild val objects from their embeddings: mean Chamfer distance and F-score at 1 %."""
+    def rebuilt(self) -> dict[str, float]:
+        """Make val objects from their embeddings, and measure them."""
         rows = self.looked_at[:REBUILT]
-        theta = self._theta(rows)
-        z = self.module.eval().encoder(theta).cpu()
-        decoder = self.module.decoder.cpu()
-        found = []
-        for one, points in zip(z, self.fields.surface(rows), strict=True):
-            field = DecodedField(decoder, one, self.store.field)
-            with torch.enable_grad():
-                built = build(
-                    field, self.store.field, Form.cloud, resolution=REBUILT_AT, points=len(points)
-                )
-            quality = compare(built.shape, Cloud(points.astype(float), None, ()))
-            if quality.chamfer is not None and quality.f1 is not None:
-                found.append((quality.chamfer, quality.f1))
-        self.module.decoder.to(self.device)
-        if not found:
-            return None, None
-        chamfer, f1 = np.array(found).mean(0).tolist()
-        return chamfer, f1
+        return self.lesson.rebuilt(self.module, rows, self._theta(rows))
 
     def _theta(self, rows: Rows) -> Tensor:
         return torch.from_numpy(self.fields.take(rows)).to(self.device)

@@ -1,0 +1,60 @@
+"""One embedding as radiance: colours, densities and pictures, through the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool3d
+
+from nf2vec_cli.core.render import DIAGONAL, Rays, Rendered, render
+from nf2vec_cli.fields.nerf import radiance_of
+from nf2vec_cli.models.decoder import Decoder
+from nf2vec_cli.models.probes import lattice
+
+TILE = 4096  # points at once: their activations stay in the cache
+OPAQUE = 0.01  # opacity of one sample from which a cell counts, as in a fitted field's grid
+
+
+class DecodedRadiance:
+    """Radiance that can be asked and rendered, as `RadianceField` can: decoder and embedding [E].
+
+    samples: of the cube's diagonal. cells: of the grid along an axis. No grid is kept for an
+    embedding: it is found by asking the decoder once in the middle of every cell, when it is first
+    needed, and grown by one cell, as what is thin may pass beside the middles. After that a picture
+    asks along few samples only.
+    """
+
+    def __init__(
+        self, decoder: Decoder, z: Tensor, *, samples: int, cells: int, backend: str = "auto"
+    ) -> None:
+        self.decoder, self.z, self.samples, self.cells = decoder, z[None], samples, cells
+        self.backend = backend
+
+    @torch.no_grad()
+    def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
+        """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""
+        parts = [self.decoder(self.z, part[None])[0] for part in points.split(TILE)]
+        raw = torch.cat(parts) if parts else points.new_empty(0, 4)
+        return radiance_of(raw)
+
+    @cached_property
+    def grid(self) -> Tensor:
+        """Give the cells that may hold something: [cells, cells, cells] bool."""
+        points = lattice(self.cells).to(self.z.device)
+        opacity = -torch.expm1(-self.at(points)[1] * (DIAGONAL / self.samples))
+        taken = (opacity > OPAQUE).view(1, 1, *(self.cells,) * 3)
+        return max_pool3d(taken.float(), 3, stride=1, padding=1)[0, 0] > 0
+
+    def render(self, rays: Rays, *, background: Sequence[float] = (1.0, 1.0, 1.0)) -> Rendered:
+        """Give what rays see."""
+        return render(
+            self.at,
+            rays,
+            self.grid,
+            samples=self.samples,
+            background=torch.tensor(background, device=self.z.device),
+            backend=self.backend,
+        )
