@@ -21,17 +21,22 @@ class TrainConfig(StrictModel):
         "aligned",
         description="aligned: directions in which weights and fields differ; paper: rows.",
     )
-    embedding: PositiveInt = Field(320, description="Numbers in an embedding (E).")
+    embedding: PositiveInt = Field(448, description="Numbers in an embedding (E).")
     components: PositiveInt = Field(
-        128,
+        192,
         description="Directions that are kept of the weights, and of each thing that is probed; "
         "those of weights and slopes are the first numbers of it (aligned).",
     )
     probes: int = Field(
-        19,
+        23,
         ge=0,
         description="Points along each axis at which a field is read from its weights: 7, 11, 15 "
-        "and so on; 0: weights alone, then with 192 components (aligned).",
+        "and so on; 0: weights alone (aligned).",
+    )
+    moves: NonNegativeInt = Field(
+        2,
+        description="Times that each training field is read as if its object were moved a little: "
+        "slopes that change with it count less; 0: all the same (aligned).",
     )
     widths: tuple[PositiveInt, ...] = Field(
         (128, 128, 256, 256), description="Units of the layers that each row goes through (paper)."

@@ -13,7 +13,6 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 
 from nf2vec_cli.errors import InputError, UsageFault
-from nf2vec_cli.shapes.fingerprint import fingerprint as fingerprint
 from nf2vec_cli.shapes.mesh import SUFFIXES
 from nf2vec_cli.shapes.transforms import PATTERN, is_view_folder, names_views
 

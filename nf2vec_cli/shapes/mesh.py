@@ -94,6 +94,8 @@ def placed_parts(scene: Any) -> Iterator[tuple[Any, Vertices, Faces]]:
             points.append(np.asarray(part.vertices, float))
             continue
         placed = np.asarray(part.vertices, np.float64)
+        if placed.shape[1] != 3:
+            raise InputError(f"the file is corrupt: a point of it has {placed.shape[1]} numbers")
         if not np.array_equal(matrix, np.eye(4)):
             with np.errstate(invalid="ignore", over="ignore"):
                 placed = placed @ matrix[:3, :3].T + matrix[:3, 3]

@@ -125,8 +125,9 @@ def _part(part: Any, vertices: Vertices, faces: Faces, skins: _Skins, *, linear:
         colours = _unit(visual.vertex_colors)[faces]
     elif visual.kind == "texture":
         image, factor, cut = _material(visual.material)
-        places = None if visual.uv is None else np.asarray(visual.uv, np.float64)
-        if image is not None and places is not None and len(places) == len(vertices):
+        places = np.asarray(np.empty((0, 2)) if visual.uv is None else visual.uv, np.float64)
+        fits = places.ndim == 2 and places.shape[1] >= 2 and len(places) == len(vertices)
+        if image is not None and fits:
             skin = skins.place(image)
             uv = np.nan_to_num(places[:, :2][faces], posinf=0, neginf=0).astype(np.float32)
         if factor is None:

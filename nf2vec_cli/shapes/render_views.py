@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.shapes.cameras import cameras_around, directions, focal_length
+from nf2vec_cli.shapes.cameras import RADIUS, cameras_around, directions, focal_length
 from nf2vec_cli.shapes.mesh import normalise
 from nf2vec_cli.shapes.paint import Painted, load_painted
 from nf2vec_cli.shapes.pictures import Pixels
+from nf2vec_cli.shapes.textures import Textures
 from nf2vec_cli.shapes.views import Views
 
 LOOK = 1  # goes up with whatever changes what is drawn: pictures that are kept are then remade
@@ -61,8 +62,8 @@ def render_mesh(
     poses = np.concatenate(
         [cameras_around(n, turn=turn) for n, turn in zip((views, apart), turns, strict=True)]
     )
-    scene = _Scene(painted, unit)
-    pixels = np.stack([scene.picture(pose, size) for pose in poses])
+    scene = _Scene(painted, unit, size)
+    pixels = np.stack([scene.picture(pose) for pose in poses])
     if not pixels[..., 3].any():
         raise InputError("its pictures show nothing: it is too thin to be seen")
     poses[:, :, 3] = poses[:, :, 3] * scale + centre
@@ -79,20 +80,23 @@ def render_mesh(
 class _Scene:
     """A painted mesh in unit space, ready to be looked at."""
 
-    def __init__(self, painted: Painted, unit: Floats) -> None:
-        self.painted = painted
+    def __init__(self, painted: Painted, unit: Floats, size: int) -> None:
+        self.painted, self.size = painted, size
         self.vertices = np.ascontiguousarray(unit)
         self.faces = np.ascontiguousarray(painted.faces)
         corners = self.vertices[self.faces]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         length = np.linalg.norm(normals, axis=1, keepdims=True)
         self.normals = normals / np.maximum(length, 1e-300)
+        spacing = RADIUS / focal_length(size * FINER)
+        self.textures = Textures(painted.skins, painted.skin, painted.uv, length[:, 0] / 2, spacing)
         self.sun = TOWARDS_SUN / np.linalg.norm(TOWARDS_SUN)
         self.tree = igl.AABB()
         self.tree.init(self.vertices, self.faces)
 
-    def picture(self, pose: Floats, size: int) -> Pixels:  # [size, size, 4]
+    def picture(self, pose: Floats) -> Pixels:  # [size, size, 4]
         """Take one picture; alpha is the share of a pixel's rays that hit."""
+        size = self.size
         rays = directions(size * FINER, pose)
         face, place = self._hits(pose[:, 3], rays)
         hit = face >= 0
@@ -129,7 +133,7 @@ class _Scene:
     def _holes(self, face: Whole, place: Floats) -> NDArray[np.bool_]:
         holes = self.painted.cut[face].copy()
         if holes.any():
-            holes[holes] = self._texels(face[holes], place[holes])[:, 3] < 0.5
+            holes[holes] = self.textures.at(face[holes], _weights(place[holes]))[:, 3] < 0.5
         return holes
 
     def _shaded(self, face: Whole, place: Floats, rays: Floats) -> Floats:  # [R, 3]
@@ -137,37 +141,13 @@ class _Scene:
         colour = (self.painted.colours[face] * weights[..., None]).sum(1)
         skinned = self.painted.skin[face] >= 0
         if skinned.any():
-            colour[skinned] *= self._texels(face[skinned], place[skinned])[:, :3]
+            colour[skinned] *= self.textures.at(face[skinned], weights[skinned])[:, :3]
         normals = self.normals[face]
         towards_us = np.where((normals * rays).sum(1) > 0, -1.0, 1.0)
         light = AMBIENT + SUN * np.maximum(towards_us * (normals @ self.sun), 0)
         shaded: Floats = colour * light[:, None]
         return shaded
 
-    def _texels(self, face: Whole, place: Floats) -> Floats:  # [R, 4]
-        """Look up textures, bilinear, repeated beyond their edges."""
-        uv = (self.painted.uv[face] * _weights(place)[..., None]).sum(1)
-        skin = self.painted.skin[face]
-        found = np.empty((len(face), 4))
-        for number in np.unique(skin):
-            chosen = skin == number
-            found[chosen] = _bilinear(self.painted.skins[number], uv[chosen])
-        return found
-
 
 def _weights(place: Floats) -> Floats:  # [R, 2] -> [R, 3]
     return np.column_stack([1 - place.sum(1), place])
-
-
-def _bilinear(skin: Pixels, uv: Floats) -> Floats:  # [H, W, 4], [R, 2] -> [R, 4]
-    height, width = skin.shape[:2]
-    x = np.mod(uv[:, 0], 1) * width - 0.5
-    y = np.mod(1 - uv[:, 1], 1) * height - 0.5
-    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    across, down = (x - left)[:, None], (y - top)[:, None]
-    columns, rows = (left % width, (left + 1) % width), (top % height, (top + 1) % height)
-    above, below = (
-        skin[row, columns[0]] * (1 - across) + skin[row, columns[1]] * across for row in rows
-    )
-    found: Floats = (above * (1 - down) + below * down) / 255
-    return found

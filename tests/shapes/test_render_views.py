@@ -492,6 +492,18 @@ def test_a_texture_of_too_many_pixels_is_left_out(tmp_path):
     assert any("9000 x 10" in note for note in views.notes)
 
 
+def test_a_fine_texture_is_seen_as_its_mean(tmp_path):
+    checks = np.indices((1024, 1024)).sum(0) % 2 * 255
+    Image.fromarray(checks.astype(np.uint8)).save(tmp_path / "quarters.png")
+
+    views = rendered(textured_obj(tmp_path), views=24)
+
+    side = (0, 0, 1)
+    for x in (-0.61, -0.23, 0.17, 0.55):
+        for pixel in looked_up(views, np.array([x, x / 2, 0.0]), side):
+            np.testing.assert_allclose(pixel[:3], 127.5 * shade(side), atol=2)
+
+
 def test_a_large_texture_is_drawn_all_the_same(tmp_path):
     quarters(side=1500).save(tmp_path / "quarters.png")
 
