@@ -44,7 +44,7 @@ def view(
 
     The page needs no network and can be sent as it is: 8 KB an object, and 0.6 MB. Point at an
     object to see its shape, class, split, fit error and nearest neighbours. Of nerf the shape has
-    colours, with a rendered picture beside it.
+    colours, with a rendered picture beside it and the PSNR: 16 KB an object.
     """
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.view import view as make

@@ -41,9 +41,9 @@ def write_film(pictures: Sequence[Picture], file: Path) -> None:
     # one palette for all: colours that change from picture to picture flicker
     strip = Image.fromarray(np.concatenate(pictures[:: max(1, len(pictures) // 8)]))
     palette = strip.quantize(COLOURS)
-    drawn = (palette.getpalette() or [])[: 3 * COLOURS]
-    palette.putpalette([*drawn, *pictures[0][0, 0].tolist()])  # else the ground is nearly white
-    frames = [Image.fromarray(one).quantize(palette=palette) for one in pictures]
+    ground = pictures[0][0, 0]
+    palette.putpalette([*ground.tolist(), *(palette.getpalette() or [])[: 3 * COLOURS]])
+    frames = [_indexed(one, palette, ground) for one in pictures]
     stream = BytesIO()
     frames[0].save(
         stream,
@@ -54,6 +54,15 @@ def write_film(pictures: Sequence[Picture], file: Path) -> None:
         loop=0,
     )
     write_bytes(stream.getvalue(), file)
+
+
+def _indexed(picture: Picture, palette: Image.Image, ground: NDArray[np.uint8]) -> Image.Image:
+    """Give a picture by a palette whose first colour is the ground's: it is kept to the bit."""
+    places = np.array(Image.fromarray(picture).quantize(palette=palette))
+    places[(picture == ground).all(2)] = 0
+    indexed = Image.fromarray(places)
+    indexed.putpalette(palette.getpalette() or [])
+    return indexed
 
 
 def _write_mp4(pictures: Sequence[Picture], file: Path) -> None:
