@@ -31,7 +31,7 @@ class SegmentConfig(StrictModel):
 
     points: PositiveInt = Field(256, description="Labelled points of an object in a step.")
     batch: PositiveInt = Field(32, description="Objects in a step.")
-    steps: PositiveInt = Field(1_000, description="Steps at most, unless epochs are given.")
+    steps: PositiveInt = Field(2_500, description="Steps at most, unless epochs are given.")
     epochs: NonNegativeInt = Field(
         0, description="Times as many steps as batches hold all training objects; 0: `steps`."
     )
