@@ -282,7 +282,7 @@ def test_a_list_with_a_missing_path_and_a_folder_goes_on(run, folder, tmp_path):
     assert json.loads(outcome.stdout)["fitted"] == 1
     reasons = failed(run, tmp_path)
     assert reasons["lost.off"] == "the file is not there"
-    assert "regular file" in reasons["dir.obj"]
+    assert "it is a folder" in reasons["dir.obj"]
 
 
 def test_an_almost_closed_mesh_is_fitted_with_a_warning(run, folder, tmp_path):
