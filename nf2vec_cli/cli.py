@@ -29,7 +29,7 @@ COMMANDS = {
     "segment": "Tell the parts of objects from their embeddings, at labelled points or any others.",
     "generate": "Draw new shapes of a class, as a store of embeddings of their own.",
     "map": "Learn to map embeddings of A to those of B, on the objects that both hold.",
-    "reconstruct": "Turn fields back into meshes, clouds or voxels, in the user's own units.",
+    "reconstruct": "Turn fields back into meshes, clouds, voxels or pictures, in the user's units.",
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "view": "Make one HTML page of a store: its embeddings on a map, its objects in 3D.",
     "info": "Show what a store holds.",

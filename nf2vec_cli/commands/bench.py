@@ -17,6 +17,7 @@ from nf2vec_cli.commands.options import (
     StoreArg,
 )
 from nf2vec_cli.config import Preset
+from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.fields import FieldName
 
 app = typer.Typer(no_args_is_help=True)
@@ -67,6 +68,7 @@ def fit(
     from nf2vec_cli.shapes.load import READABLE
     from nf2vec_cli.tasks.bench import bench_fit
 
+    _refuse_radiance(field)
     refs = discover(shapes, suffixes=READABLE[field])
     rows = (
         row
@@ -80,6 +82,41 @@ def fit(
             overrides=given_settings(overrides=settings),
             progress=open_progress(json=json),
         )
+    )
+    output.emit(rows, as_json=json)
+
+
+@app.command(epilog="Example: nf2vec bench radiance views/ --objects 4 --steps 40")
+def radiance(
+    views: Annotated[
+        str, Argument(metavar="VIEWS", help="Folder of folders of pictures, or of meshes.")
+    ],
+    objects: Annotated[int, Option("--objects", min=1, help="Objects that are fitted.")] = 4,
+    steps: Annotated[int, Option("--steps", min=1, help="Steps that are timed.")] = 40,
+    settings: SetOpt = None,
+    device: DeviceOpt = "auto",
+    json: JsonOpt = False,
+) -> None:
+    """Fit radiance one by one and together, with the grid and without; render by torch and nerfacc.
+
+    Told are seconds, samples of a ray, rays a second, and how far the ways are apart.
+    """
+    from nf2vec_cli.commands.settings import fit_settings
+    from nf2vec_cli.config import Recipe
+    from nf2vec_cli.config.fit import FitConfig, fit_defaults
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.shapes.discover import discover
+    from nf2vec_cli.shapes.load import READABLE
+    from nf2vec_cli.tasks.bench_radiance import bench_radiance
+
+    kind = FieldName.nerf
+    config = fit_settings(kind, None, None, {}, None, settings)
+    rows = bench_radiance(
+        discover(views, suffixes=READABLE[kind])[:objects],
+        config or FitConfig(**fit_defaults(Preset.small, Recipe.fast, kind)),
+        steps=steps,
+        device=device,
+        progress=open_progress(json=json),
     )
     output.emit(rows, as_json=json)
 
@@ -136,6 +173,7 @@ def alignment(
     from nf2vec_cli.tasks.bench_alignment import bench_alignment
     from nf2vec_cli.tasks.plot_alignment import draw_alignment
 
+    _refuse_radiance(field)
     config = fit_settings(field, None, None, {}, None, settings)
     study = bench_alignment(
         discover(shapes, suffixes=READABLE[field]),
@@ -250,3 +288,10 @@ def retrieve(
         progress=open_progress(json=json),
     )
     output.emit(found, as_json=json)
+
+
+def _refuse_radiance(field: FieldName) -> None:
+    if field is FieldName.nerf:
+        raise UsageFault(
+            "radiance is fitted to pictures, not to shapes", hint="`nf2vec bench radiance VIEWS`"
+        )

@@ -26,6 +26,7 @@ nf2vec fit shapes/ --field sdf --store ds.zarr
 nf2vec fit scans/ --field udf --store scans.zarr --augment 4
 nf2vec fit scans/ --field udf --store partial.zarr --crop 0.5
 nf2vec fit grids/ --field occ --store grids.zarr --voxels 64
+nf2vec fit views/ --field nerf --store n.zarr
 find parts -name '*.stl' | nf2vec fit - --field sdf --store parts.zarr --labels parts.csv
 """
 
@@ -34,7 +35,8 @@ ShapesArg = Annotated[
     Argument(
         metavar="SHAPES",
         help="Folder of shapes (CLASS/SPLIT/NAME.ext or CLASS/NAME.ext), one shape, a text file "
-        "of paths, or - for paths on standard input.",
+        "of paths, or - for paths on standard input. For nerf: meshes, or folders of pictures with "
+        "transforms*.json (CLASS/NAME/).",
     ),
 ]
 LabelsOpt = Annotated[
@@ -79,6 +81,21 @@ OccupancyOpt = Annotated[
     Literal["shell", "solid"] | None,
     Option("--occupancy", help="Cells that count: on the surface, or inside too (occ)."),
 ]
+ViewsOpt = Annotated[
+    int | None,
+    Option("--views", min=4, max=200, help="Pictures that are taken of a mesh (nerf)."),
+]
+SizeOpt = Annotated[
+    int | None, Option("--size", min=16, max=1024, help="Pixels of their sides (nerf).")
+]
+BackgroundOpt = Annotated[
+    str | None,
+    Option(
+        "--background",
+        metavar="COLOUR",
+        help="Colour that is clear in pictures without alpha: white, black or #rrggbb (nerf).",
+    ),
+]
 RetryOpt = Annotated[bool, Option("--retry-failed", help="Try objects again that failed before.")]
 ForceOpt = Annotated[bool, Option("--force", help="Fit again what is done.")]
 
@@ -97,6 +114,9 @@ def fit(
     target_error: TargetOpt = None,
     augment: AugmentOpt = 0,
     crop: CropOpt = None,
+    views: ViewsOpt = None,
+    size: SizeOpt = None,
+    background: BackgroundOpt = None,
     codec: CodecOpt = None,
     config: ConfigOpt = None,
     settings: SetOpt = None,
@@ -126,6 +146,9 @@ def fit(
         "occupancy": occupancy,
         "target_error": target_error,
         "crop": crop,
+        "views": views,
+        "size": size,
+        "background": background,
     }
     chosen = fit_settings(field, preset, recipe, asked, config, settings)
     found = discover(shapes, root=root, labels=labels, suffixes=READABLE[field])

@@ -1,4 +1,4 @@
-"""`nf2vec reconstruct`: fields back into meshes, clouds or voxels."""
+"""`nf2vec reconstruct`: fields back into meshes, clouds, voxels or pictures."""
 
 import sys
 from collections.abc import Iterator
@@ -18,6 +18,8 @@ nf2vec reconstruct scans.zarr --out clouds/ --as cloud --points 100000
 nf2vec reconstruct ds.zarr --out decoded/ --from embeddings
 nf2vec reconstruct ds.zarr --out turned/ --transform rotate=z:90 --transform scale=0.5
 nf2vec reconstruct ds.zarr --out meshes/ --ids chair/armchair --format stl --resolution 256
+nf2vec reconstruct nerfs.zarr --out pictures/ --camera transforms_test.json --background black
+nf2vec reconstruct nerfs.zarr --out turning/ --format gif --from embeddings
 """
 
 OutOpt = Annotated[Path, Option("--out", metavar="DIR", help="Folder for the files: DIR/ID.ply.")]
@@ -26,8 +28,11 @@ IdsOpt = Annotated[
     Option("--ids", metavar="ID", help="One object; may be repeated; - reads ids from stdin."),
 ]
 AsOpt = Annotated[
-    Literal["mesh", "cloud", "voxels"] | None,
-    Option("--as", help="What to make: by default mesh of sdf, cloud of udf, voxels of occ."),
+    Literal["mesh", "cloud", "voxels", "pictures"] | None,
+    Option(
+        "--as",
+        help="What to make: by default mesh of sdf, cloud of udf, voxels of occ, pictures of nerf.",
+    ),
 ]
 ResolutionOpt = Annotated[
     int | None,
@@ -44,7 +49,7 @@ FormatOpt = Annotated[
     Option(
         "--format",
         help="File type: ply obj stl off glb of a mesh; ply xyz npy npz of a cloud; "
-        "npz npy binvox of voxels.",
+        "npz npy binvox of voxels; png gif mp4 of pictures.",
     ),
 ]
 TransformOpt = Annotated[
@@ -66,6 +71,40 @@ EncoderOpt = Annotated[
 CompareOpt = Annotated[
     bool, Option("--compare/--no-compare", help="Measure the distance to each source.")
 ]
+CountOpt = Annotated[
+    int | None,
+    Option("--count", min=1, max=1000, help="Pictures around an object: 8, or 36 of a gif or mp4."),
+]
+SizeOpt = Annotated[
+    int | None,
+    Option("--size", min=8, max=4096, help="Pixels of a picture's width: 200, or a camera's own."),
+]
+ElevationOpt = Annotated[
+    float | None,
+    Option("--elevation", min=-89, max=89, help="Height of the cameras around it, in degrees: 25."),
+]
+UpOpt = Annotated[
+    Literal["y", "z"] | None,
+    Option("--up", help="Axis that points up: as the store's own cameras have it, else z."),
+]
+BackgroundOpt = Annotated[
+    str | None,
+    Option("--background", metavar="COLOUR", help="white, black, #rrggbb, or none: PNG's alpha."),
+]
+CameraOpt = Annotated[
+    Path | None,
+    Option(
+        "--camera",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Cameras to look by: a transforms*.json, in the user's units.",
+    ),
+]
+RendererOpt = Annotated[
+    Literal["auto", "torch", "nerfacc"],
+    Option("--renderer", help="Of pictures; auto: nerfacc's kernels on a GPU, else torch."),
+]
 SheetOpt = Annotated[
     Path | None,
     Option("--sheet", metavar="PNG", help="Picture of sources and results, the worst first."),
@@ -86,19 +125,28 @@ def reconstruct(
     sources: SourcesOpt = None,
     compare: CompareOpt = True,
     sheet: SheetOpt = None,
+    count: CountOpt = None,
+    size: SizeOpt = None,
+    elevation: ElevationOpt = None,
+    up: UpOpt = None,
+    background: BackgroundOpt = None,
+    camera: CameraOpt = None,
+    renderer: RendererOpt = "auto",
     jobs: JobsOpt = 0,
     json: JsonOpt = False,
 ) -> None:
-    """Turn fields back into meshes, clouds or voxels, in the user's own units.
+    """Turn fields back into meshes, clouds, voxels or pictures, in the user's units.
 
     Where an object's source is still there, the result is compared with it: Chamfer distance and
-    F-score at 1 % and 0.25 % in units of the bounding sphere, or the voxels' IoU.
+    F-score at 1 % and 0.25 % in units of the bounding sphere, the voxels' IoU, or the PSNR of the
+    views that were held out. Pictures (nerf) are DIR/ID/000.png and so on, or a turntable.
     """
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.rebuild import Form
     from nf2vec_cli.tasks.reconstruct import parse_moves
     from nf2vec_cli.tasks.reconstruct import reconstruct as rebuild
     from nf2vec_cli.tasks.reconstruct_object import Wanted
+    from nf2vec_cli.tasks.reconstruct_pictures import parse_film
 
     wanted = Wanted(
         form=Form(form) if form else None,
@@ -106,6 +154,14 @@ def reconstruct(
         resolution=resolution,
         points=points,
         move=parse_moves(transform or ()),
+        film=parse_film(
+            count=count,
+            size=size,
+            elevation=elevation,
+            background=background,
+            camera=camera,
+            up=up,
+        ),
     )
     names = [name for name in ids or () if name != "-"]
     if "-" in (ids or ()):
@@ -123,6 +179,7 @@ def reconstruct(
             sheet=sheet,
             origin=origin,
             encoder=encoder,
+            renderer=renderer,
             jobs=jobs,
             progress=open_progress(json=json),
         ):

@@ -28,7 +28,9 @@ def view(
     ] = 56,
     faces: Annotated[
         int | None,
-        Option("--faces", min=50, max=20_000, help="Triangles of a shape (600; of a udf's 800)."),
+        Option(
+            "--faces", min=50, max=20_000, help="Triangles of a shape: 600, udf 800, nerf 1000."
+        ),
     ] = None,
     origin: Annotated[
         Origin | None,
@@ -41,7 +43,8 @@ def view(
     """Make one HTML page of a store: its embeddings on a map, its objects in 3D.
 
     The page needs no network and can be sent as it is: 8 KB an object, and 0.6 MB. Point at an
-    object to see its shape, class, split, fit error and nearest neighbours.
+    object to see its shape, class, split, fit error and nearest neighbours. Of nerf the shape has
+    colours, with a rendered picture beside it.
     """
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.view import view as make

@@ -17,8 +17,8 @@ from torch import Tensor
 from nf2vec_cli.core.composite import composite
 
 DIAGONAL = 2 * 3**0.5  # of the cube
-MARCHED = 1 << 21  # lattice points that are looked up at once
-RENDERED = 1 << 17  # samples whose colours are asked for at once
+MARCHED = 1 << 17  # lattice points that are looked up at once
+RENDERED = 1 << 14  # samples whose colours are asked for at once: they stay in the cache
 # coordinates [M, 3] -> colours [M, 3] in [0, 1], densities [M] per unit of object space
 Radiance = Callable[[Tensor], tuple[Tensor, Tensor]]
 

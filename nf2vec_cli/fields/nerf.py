@@ -19,6 +19,7 @@ FOREGROUND = (
     0.8  # weight of the pixels that show the object; the others have the rest (the paper's)
 )
 LARGEST = 15.0  # of what the exponential is taken, so that it stays finite (tiny-cuda-nn's)
+SEEN_BY = 0.5  # of the cameras that see a cell, at least, if it may hold something
 EMPTY = 8_192  # points in cells that hold nothing: single samples that should be clear
 
 
@@ -39,7 +40,9 @@ class RayPool:
     share: float
 
 
-def prepare(views: Views, config: FitConfig, *, rng: np.random.Generator) -> RayPool:
+def prepare(
+    views: Views, config: FitConfig, *, rng: np.random.Generator, carved: bool = True
+) -> RayPool:
     """Find the rays of an object's pictures that can see it, and their samples.
 
     The grid starts as the visual hull: what every silhouette that sees a cell covers. Rays beside
@@ -50,14 +53,20 @@ def prepare(views: Views, config: FitConfig, *, rng: np.random.Generator) -> Ray
         views: pictures and cameras; those held out are not looked at.
         config: settings.
         rng: of the points in empty cells.
+        carved: False: all cells count, as if nothing were known of the shape.
 
     Raises:
-        InputError: no cell is covered by all silhouettes: the cameras do not fit the pictures.
+        InputError: nothing is to be seen; or no cell is covered by all silhouettes: the cameras do
+            not fit the pictures.
     """
     taken = ~views.held
     poses, focal = in_unit(views, taken)
     pixels = torch.from_numpy(views.pixels[taken])
-    grid = visual_hull(pixels[..., 3], poses, focal, config.grid)
+    if not pixels[..., 3].any():
+        raise InputError("all pictures that are to be fitted are transparent: there is no object")
+    grid = torch.ones((config.grid,) * 3, dtype=torch.bool)
+    if carved:
+        grid = visual_hull(pixels[..., 3], poses, focal, config.grid)
     if not grid.any():
         raise InputError(
             "no part of space is inside all silhouettes: the cameras do not fit the pictures"
@@ -102,8 +111,9 @@ def in_unit(views: Views, taken: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
 def visual_hull(alpha: Tensor, poses: Tensor, focal: Tensor, side: int) -> Tensor:
     """Find the cells that every silhouette covers: [side, side, side] bool.
 
-    A cell is covered if the silhouette comes within its own size in the picture. Cells that a
-    camera does not see are not judged by it.
+    A cell is covered if the silhouette comes within its own size in the picture. A camera that does
+    not see a cell does not judge it; one that hardly any camera sees holds nothing: the corners of
+    the cube are outside most pictures.
 
     Args:
         alpha: [V, H, W] uint8.
@@ -116,12 +126,14 @@ def visual_hull(alpha: Tensor, poses: Tensor, focal: Tensor, side: int) -> Tenso
     centres = torch.cartesian_prod(along, along, along)
     kept = torch.arange(len(centres))
     radius = 3**0.5 / side
+    seen_by = torch.zeros(len(centres))
     for silhouette, pose, length in zip(alpha, poses, focal, strict=True):
         seen = (centres[kept] - pose[:, 3]) @ pose[:, :3]
         away = -seen[:, 2]
         x = (seen[:, 0] / away * length + width / 2).floor().long()
         y = (height / 2 - seen[:, 1] / away * length).floor().long()
         inside = (away > radius) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        seen_by[kept] += inside
         # of the nearest cells, so that no cell is carved away that reaches into a silhouette
         reach = int(torch.ceil(length * radius / away[inside].min())) if inside.any() else 0
         grown = max_pool2d(silhouette[None].float(), 2 * reach + 1, stride=1, padding=reach)[0] > 0
@@ -129,7 +141,7 @@ def visual_hull(alpha: Tensor, poses: Tensor, focal: Tensor, side: int) -> Tenso
         covered[inside] = grown[y[inside], x[inside]]
         kept = kept[covered]
     hull = torch.zeros(side**3, dtype=torch.bool)
-    hull[kept] = True
+    hull[kept[seen_by[kept] >= max(1, SEEN_BY * len(alpha))]] = True
     return hull.view(side, side, side)
 
 

@@ -46,8 +46,8 @@ def clean(vertices: Vertices, faces: Faces) -> Mesh:
         InputError: there is a NaN or infinity, or no area.
     """
     count = len(faces)
-    vertices, faces = _used(vertices, faces)
-    _refuse_nonsense(vertices, faces)
+    vertices, faces = used_vertices(vertices, faces)
+    refuse_nonsense(vertices, faces)
     vertices, faces = _merged(vertices, faces, _equal(vertices))
     if not len(faces):
         raise InputError("nothing is left of its faces once equal points are merged")
@@ -65,10 +65,10 @@ def clean(vertices: Vertices, faces: Faces) -> Mesh:
     notes = best.notes
     if len(best.faces) < count:
         notes = (f"{count - len(best.faces)} doubled or collapsed faces dropped", *notes)
-    return Mesh(*_used(best.vertices, best.faces), best.watertight, notes)
+    return Mesh(*used_vertices(best.vertices, best.faces), best.watertight, notes)
 
 
-def _used(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
+def used_vertices(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
     """Leave out the vertices that no face names: they may hold anything."""
     used = np.zeros(len(vertices), bool)
     used[faces] = True
@@ -77,7 +77,7 @@ def _used(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
     return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
-def _refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
+def refuse_nonsense(vertices: Vertices, faces: Faces) -> None:
     finite = np.asarray(np.isfinite(vertices).all(axis=1))
     if not finite.all():
         wrong = len(faces) - int(finite[faces].all(axis=1).sum())

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from errno import EINVAL
-from hashlib import sha256
 from io import StringIO
 from pathlib import Path, PurePosixPath
-from stat import S_ISREG
-from urllib.parse import unquote
 
 from nf2vec_cli.errors import InputError, UsageFault
 from nf2vec_cli.shapes.mesh import SUFFIXES
+from nf2vec_cli.shapes.transforms import PATTERN, is_view_folder, names_views
 
 log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -30,7 +26,7 @@ class ShapeRef:
     """A shape that can be read: its stable id, where it lies, and its labels."""
 
     id: str  # path under the root without suffix, '/' between parts, NFC
-    path: Path  # absolute
+    path: Path  # absolute; a file, or a folder of pictures
     source: str  # path under the root
     class_name: str = ""
     split: str = ""
@@ -54,7 +50,8 @@ def discover(
         root: folder that ids are relative to. Default: the folder; the list's folder; here.
         labels: CSV file with columns name, class, split (which may be missing); its names are ids
             or file names, with or without suffix and folders.
-        suffixes: of the files that count.
+        suffixes: of the files that count. With `transforms*.json` among them, a folder that holds
+            such a file is one shape, whatever else is in it; its id keeps what is after a dot.
         stdin: lines to read instead of standard input.
 
     Raises:
@@ -85,31 +82,6 @@ def with_copies(refs: list[ShapeRef], copies: int) -> list[ShapeRef]:
     return found
 
 
-def fingerprint(path: Path) -> tuple[bytes, int, int]:
-    """Give a source's SHA-256, size and time of change [ns]; a .gltf's buffers count as content."""
-    stat = path.stat()
-    if not S_ISREG(stat.st_mode):  # reading a pipe would wait for ever
-        raise OSError(EINVAL, "it is no regular file")
-    digest = sha256(path.read_bytes())
-    if path.suffix.lower() == ".gltf":
-        for name in _buffers(path):
-            side = path.parent / unquote(name)
-            if side.resolve().is_relative_to(path.parent.resolve()) and side.is_file():
-                digest.update(side.read_bytes())
-    return digest.digest(), stat.st_size, stat.st_mtime_ns
-
-
-def _buffers(path: Path) -> list[str]:
-    try:
-        tree = json.loads(path.read_bytes())
-        names = [buffer.get("uri", "") for buffer in tree.get("buffers", [])]
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return []
-    return [
-        name for name in names if isinstance(name, str) and name and not name.startswith("data:")
-    ]
-
-
 def _paths(
     source: str | Path,
     root: Path | None,
@@ -120,6 +92,9 @@ def _paths(
         base = Path.cwd()
         return root or base, _listed(sys.stdin if stdin is None else stdin, base)
     place = Path(source)
+    if PATTERN in suffixes and is_view_folder(place):
+        place = _absolute(place)  # "." has a name too
+        return root or place.parent, [place]
     if place.is_dir():
         return root or place, list(_walk(place, suffixes))
     if not place.exists():
@@ -142,6 +117,10 @@ def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """Yield the shape files of a folder; hidden ones and links that lead out of it are left out."""
     inside = folder.resolve()
     for where, folders, names in os.walk(folder):
+        if PATTERN in suffixes and names_views(names):
+            folders.clear()
+            yield Path(where)
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(where, name)
@@ -165,7 +144,7 @@ def _named(paths: list[Path], base: Path) -> Iterator[ShapeRef]:
     taken: set[str] = set()
     for source, path in places:
         plain = PurePosixPath(source)
-        name = _text(str(plain.with_suffix("")))
+        name = _text(str(plain if path.is_dir() else plain.with_suffix("")))
         if name in taken:  # a/x.obj and a/x.stl: the later keeps its suffix
             name = _text(source)
         if name in taken:

@@ -11,6 +11,7 @@ from nf2vec_cli.shapes.mesh import SUFFIXES as MESH_SUFFIXES
 from nf2vec_cli.shapes.mesh import CloudFile, load_mesh
 from nf2vec_cli.shapes.numbers import read_arrays
 from nf2vec_cli.shapes.reasons import reasons
+from nf2vec_cli.shapes.transforms import PATTERN
 from nf2vec_cli.shapes.voxels import VOXEL_SUFFIXES, Voxels, load_voxels, voxels_of
 
 Shape = Mesh | Cloud | Voxels
@@ -19,6 +20,8 @@ READABLE = {
     "sdf": MESH_SUFFIXES,
     "udf": tuple(dict.fromkeys(MESH_SUFFIXES + CLOUD_SUFFIXES)),
     "occ": tuple(dict.fromkeys(MESH_SUFFIXES + CLOUD_SUFFIXES + VOXEL_SUFFIXES)),
+    # a folder of pictures, or a mesh, of which pictures are taken: `view_cache.views_of` reads both
+    "nerf": (*MESH_SUFFIXES, PATTERN),
 }
 # what a kind of field cannot be fitted to, and why
 UNFIT = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -20,7 +21,9 @@ FORMATS = {
     "mesh": ("ply", "obj", "stl", "off", "glb"),
     "cloud": ("ply", "xyz", "npy", "npz"),
     "voxels": ("npz", "npy", "binvox"),
+    "pictures": ("png", "gif", "mp4"),
 }
+Colours = NDArray[np.uint8]  # [M, 3], of vertices or points, sRGB
 # of a class's parts, in turn (Tableau's ten)
 COLOURS = np.array(
     [
@@ -39,9 +42,13 @@ COLOURS = np.array(
 )
 
 
-def write_shape(shape: Shape, file: Path) -> None:
-    """Write a shape; under another name first, so that a killed run leaves no half file."""
-    _write(_encoded(shape, file.suffix[1:]), file)
+def write_shape(shape: Shape, file: Path, *, colours: Colours | None = None) -> None:
+    """Write a shape; under another name first, so that a killed run leaves no half file.
+
+    colours: of a mesh's vertices or a cloud's points, left out by file types that have none (STL,
+    OFF, XYZ, NPY).
+    """
+    write_bytes(_encoded(shape, file.suffix[1:], colours), file)
 
 
 def write_parts(
@@ -70,20 +77,23 @@ def write_parts(
         "property int part",
         "end_header",
     ]
-    _write("\n".join([*header, ""]).encode("ascii") + rows.tobytes(), file)
+    write_bytes("\n".join([*header, ""]).encode("ascii") + rows.tobytes(), file)
 
 
-def _write(data: bytes, file: Path) -> None:
+def write_bytes(data: bytes, file: Path) -> None:
+    """Write a file under another name first, so that a killed run leaves no half file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
     part.write_bytes(data)
     part.replace(file)
 
 
-def _encoded(shape: Shape, suffix: str) -> bytes:
+def _encoded(shape: Shape, suffix: str, colours: Colours | None) -> bytes:
     buffer = BytesIO()
     if isinstance(shape, Mesh):
-        mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+        mesh = trimesh.Trimesh(
+            shape.vertices, shape.faces, vertex_colors=_stored(colours, suffix), process=False
+        )
         return _bytes(mesh.export(file_type=suffix))
     if isinstance(shape, Voxels):
         if suffix == "binvox":
@@ -95,19 +105,30 @@ def _encoded(shape: Shape, suffix: str) -> bytes:
                 buffer, voxels=shape.grid, origin=shape.origin, pitch=np.float64(shape.pitch)
             )
         return buffer.getvalue()
-    return _encoded_cloud(shape, suffix)
+    return _encoded_cloud(shape, suffix, colours)
 
 
-def _encoded_cloud(cloud: Cloud, suffix: str) -> bytes:
+def _stored(colours: Colours | None, suffix: str) -> Colours | None:
+    """Give colours as a file type wants them: those of glTF are linear."""
+    if colours is None or suffix != "glb":
+        return colours
+    light = colours / 255
+    linear = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    stored: Colours = np.rint(linear * 255).astype(np.uint8)
+    return stored
+
+
+def _encoded_cloud(cloud: Cloud, suffix: str, colours: Colours | None) -> bytes:
     buffer = BytesIO()
     if suffix == "ply":
-        return _bytes(trimesh.PointCloud(cloud.points).export(file_type="ply"))
+        return _bytes(trimesh.PointCloud(cloud.points, colors=colours).export(file_type="ply"))
     if suffix == "xyz":
         np.savetxt(buffer, cloud.points, fmt="%.9g")
     elif suffix == "npy":
         np.save(buffer, cloud.points)
     else:
-        np.savez_compressed(buffer, points=cloud.points)
+        beside: dict[str, Any] = {} if colours is None else {"colours": colours}
+        np.savez_compressed(buffer, points=cloud.points, **beside)
     return buffer.getvalue()
 
 

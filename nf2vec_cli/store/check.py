@@ -19,7 +19,17 @@ from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
 from nf2vec_cli.store.lock import holder, store_lock
 from nf2vec_cli.store.products import ENCODERS, Embeddings, keys, own_digests
-from nf2vec_cli.store.schema import COLUMNS, LATER, SURFACE, Status
+from nf2vec_cli.store.schema import (
+    BESIDE,
+    CAMERA_NUMBERS,
+    CAMERAS,
+    CAMERAS_KEPT,
+    COLUMNS,
+    GRID,
+    LATER,
+    SURFACE,
+    Status,
+)
 from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
 
 READ = 16  # rows read at once: memory does not grow with the store
@@ -109,7 +119,8 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
     if store.blocks.sum() != len(store.init):
         yield Finding("init", "blocks", f"they cover {store.blocks.sum()} of {len(store.init)}")
     slots = store.slots
-    for name in (*ARRAYS[store.codec], SURFACE, *COLUMNS):
+    beside = BESIDE if store.field == "nerf" else (SURFACE,)
+    for name in (*ARRAYS[store.codec], *beside, *COLUMNS):
         text = _array_fault(store, name, slots)
         if text == "length":
             array: Any = store.group[name]
@@ -132,7 +143,13 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         shape: tuple[int, ...] = () if column.width == 1 else (column.width,)
         dtype = column.dtype
     else:
-        width = {"scale": len(store.blocks), SURFACE: 3 * SURFACE_POINTS}.get(name, len(store.init))
+        widths = {
+            "scale": len(store.blocks),
+            SURFACE: 3 * SURFACE_POINTS,
+            GRID: int(store.config.get("grid", 0)) ** 3 // 8,
+            CAMERAS: CAMERAS_KEPT * CAMERA_NUMBERS,
+        }
+        width = widths.get(name, len(store.init))
         shape, dtype = (width,), ROW_TYPES[name]
     if array.shape[1:] != shape or array.dtype != np.dtype(dtype):
         return f"it is {array.dtype} {array.shape}, not {dtype} {(slots, *shape)}"
@@ -176,6 +193,22 @@ def _fields(store: Store, rows: Rows) -> Iterator[tuple[int, str]]:
             yield int(row), "its weights are not those that were written"
         elif not np.isfinite(decode(stored, store.init, store.blocks)).all():
             yield int(row), "its weights are not finite"
+        elif text := _beside_fault(store, int(row)):
+            yield int(row), text
+
+
+def _beside_fault(store: Store, row: int) -> str | None:
+    """Say what is wrong with the grid and the cameras of a field of radiance."""
+    if store.field != "nerf":
+        return None
+    try:
+        grid = store.packed(GRID, [row])
+        cameras = store.packed(CAMERAS, [row])
+    except StoreError:
+        return "its occupancy grid or its cameras cannot be read"
+    if not grid.any():
+        return "its occupancy grid is empty"
+    return None if np.isfinite(cameras).all() else "its cameras are not finite"
 
 
 def _embedded(store: Store) -> Iterator[tuple[int, str]]:

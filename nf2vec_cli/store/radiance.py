@@ -33,6 +33,12 @@ def pack_grid(grid: NDArray[np.bool_]) -> NDArray[np.uint8]:  # [G, G, G] -> [G^
     return np.packbits(grid.reshape(-1))
 
 
+def unpack_grids(packed: NDArray[np.uint8]) -> NDArray[np.bool_]:  # [B, G^3 / 8] -> [B, G, G, G]
+    """Undo `pack_grid`, of several rows."""
+    side = round((8 * packed.shape[1]) ** (1 / 3))
+    return np.unpackbits(packed, axis=1).astype(bool).reshape(-1, side, side, side)
+
+
 def pack_cameras(cameras: Cameras) -> NDArray[np.float32]:  # -> [CAMERAS_KEPT * CAMERA_NUMBERS]
     """Pack cameras; of more than CAMERAS_KEPT, some are kept, evenly."""
     count = len(cameras.poses)
@@ -51,9 +57,7 @@ def read_grids(store: Store, rows: Iterable[int]) -> NDArray[np.bool_]:  # -> [B
     Raises:
         StoreError: the store keeps none, or they are damaged.
     """
-    packed = store.packed(GRID, rows)
-    side = round((8 * packed.shape[1]) ** (1 / 3))
-    return np.unpackbits(packed, axis=1).astype(bool).reshape(-1, side, side, side)
+    return unpack_grids(store.packed(GRID, rows))
 
 
 def read_cameras(store: Store, rows: Iterable[int]) -> list[Cameras]:

@@ -27,8 +27,11 @@ class DecodedRadiance:
     asks along few samples only.
     """
 
-    def __init__(self, decoder: Decoder, z: Tensor, *, samples: int, cells: int) -> None:
+    def __init__(
+        self, decoder: Decoder, z: Tensor, *, samples: int, cells: int, backend: str = "auto"
+    ) -> None:
         self.decoder, self.z, self.samples, self.cells = decoder, z[None], samples, cells
+        self.backend = backend
 
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
@@ -53,4 +56,5 @@ class DecodedRadiance:
             self.grid,
             samples=self.samples,
             background=torch.tensor(background, device=self.z.device),
+            backend=self.backend,
         )

@@ -14,6 +14,7 @@ from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.encoders import Trained, keep_encoder
+from nf2vec_cli.tasks.look import UP, up_axis
 
 
 def write_embedding_store(
@@ -53,8 +54,11 @@ def write_embedding_store(
         batch=like.batch,
         config=like.config,
         versions=run["versions"],
+        cells=like.config["grid"] if like.field == "nerf" else 0,
     )
     made = open_store(part, mode="a")
+    if like.field == "nerf":  # no cameras are kept that could tell it
+        made.group.update_attributes({UP: up_axis(like)})
     keep_encoder(made, known)
     rows = made.register(entries)
     Embeddings.open_or_make(made, known.key, z.shape[1]).write_alone(rows, z, **columns)

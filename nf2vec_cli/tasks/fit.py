@@ -20,13 +20,14 @@ from nf2vec_cli.fields import FieldName
 from nf2vec_cli.models.network import NetworkSpec, radiance_init, siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.store.create import create_store, holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
-from nf2vec_cli.tasks.fit_object import Job, fit_jobs
-from nf2vec_cli.tasks.fit_radiance import fit_radiance
+from nf2vec_cli.tasks.fit_object import Job
+from nf2vec_cli.tasks.fit_radiance import fitter_of
 from nf2vec_cli.tasks.optimise import network_of
 from nf2vec_cli.tasks.optimise_rays import radiance_network
 from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
@@ -72,12 +73,7 @@ def plan_fit(
         StoreError: the store is of another field, or starts from another init.
         ConfigError: the store was made with other settings, or the field has no crops.
     """
-    if config is not None:
-        _refuse_crop(field, config)
-    if field is FieldName.nerf and any(ref.copy for ref in refs):
-        raise ConfigError(
-            "a copy of other proportions has no pictures", hint="leave out `--augment`"
-        )
+    _refuse_settings(refs, field, config)
     opened = open_store(store) if holds_store(store) else None
     if opened is None:
         default = FitConfig(**fit_defaults(Preset.small, Recipe.fast, field))
@@ -147,6 +143,7 @@ def fit_shapes(
     """
     progress = progress or Silent()
     target = open_device(device)
+    _refuse_settings(refs, field, config)  # before a lock makes the folder
     with store_lock(store, wait=wait, make=True):
         plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
         opened = _open_or_create(store, field, config)
@@ -158,7 +155,7 @@ def fit_shapes(
         tally = Tally(opened)
         with progress:
             progress.start(len(items), "fit")
-            fit = fit_radiance if field is FieldName.nerf else fit_jobs
+            fit = fitter_of(field)
             outcomes = fit(jobs_of, opened.init, device=target, workers=workers, size=opened.batch)
             for batch in by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
@@ -184,10 +181,19 @@ def versions(device: torch.device) -> dict[str, str]:
     }
 
 
-def _refuse_crop(field: FieldName, config: FitConfig) -> None:
-    """Refuse what has no meaning: a surface that was cut is open, and has no inside."""
+def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig | None) -> None:
+    """Refuse settings without meaning: a surface that was cut is open, and has no inside."""
+    pictures = field is FieldName.nerf
+    if pictures and any(ref.copy for ref in refs):
+        raise ConfigError(
+            "a copy of other proportions has no pictures", hint="leave out `--augment`"
+        )
+    if config is None:
+        return
+    if config.background:
+        colour_of(config.background)
     solid = field is FieldName.occ and config.occupancy == "solid"
-    if config.crop < 1 and field is FieldName.nerf:
+    if config.crop < 1 and pictures:
         raise ConfigError(
             f"crop {config.crop:g} cuts surfaces, and nerf is fitted to pictures",
             hint="leave out `--crop`, or `--field udf`",

@@ -26,7 +26,7 @@ from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.shapes.augment import augment
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.crop import crop
-from nf2vec_cli.shapes.discover import fingerprint
+from nf2vec_cli.shapes.fingerprint import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import into_unit
 from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip

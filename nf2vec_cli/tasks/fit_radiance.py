@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,10 +18,13 @@ from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.core.device import quick_products
 from nf2vec_cli.core.render import Rays, camera_rays
 from nf2vec_cli.errors import Nf2vecError
+from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.nerf import RayPool, in_unit
 from nf2vec_cli.fields.nerf import prepare as prepare_rays
 from nf2vec_cli.fields.pool import in_order
-from nf2vec_cli.shapes.discover import fingerprint
+from nf2vec_cli.shapes.fingerprint import fingerprint
+from nf2vec_cli.shapes.pictures import colour_of
+from nf2vec_cli.shapes.view_cache import views_of
 from nf2vec_cli.shapes.views import Views
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.radiance import Cameras, pack_cameras, pack_grid
@@ -32,6 +35,7 @@ from nf2vec_cli.tasks.fit_object import (
     Fitted,
     Job,
     codec_study,
+    fit_jobs,
     lost,
     product_key,
     reason_of,
@@ -57,6 +61,11 @@ class PreparedViews:
     seconds: float
 
 
+def fitter_of(field: str) -> Callable[..., Iterator[Fitted | Failed]]:
+    """Give what fits a kind of field: `fit_radiance` or `fit_jobs`, with the same arguments."""
+    return fit_radiance if field == FieldName.nerf else fit_jobs
+
+
 def fit_radiance(
     jobs: Iterable[Job], init: Floats, *, device: torch.device, workers: int, size: int
 ) -> Iterator[Fitted | Failed]:
@@ -64,7 +73,14 @@ def fit_radiance(
     if device.type == "cpu":
         for outcome in spread(partial(fit_views, init=init), jobs, workers=workers):
             yield lost() if isinstance(outcome, WorkerDied) else outcome
-        return
+    else:
+        yield from _fit_together(jobs, init, device, workers, size)
+
+
+def _fit_together(
+    jobs: Iterable[Job], init: Floats, device: torch.device, workers: int, size: int
+) -> Iterator[Fitted | Failed]:
+    """Prepare objects in worker processes, and fit `size` at once as one batched network."""
     queue = iter(jobs)
     while batch := list(islice(queue, size)):
         prepared = list(spread(prepare_views, batch, workers=workers))
@@ -96,10 +112,20 @@ def prepare_views(job: Job) -> PreparedViews | Failed:
     started = time.process_time()
     columns: dict[str, Any] = {}
     try:
-        digest, size, mtime = fingerprint(job.path)
+        digest, size, mtime = fingerprint(job.path, kind=job.field)
         columns |= {"hash": digest, "size": size, "mtime": mtime}
         seed = object_seed(job.id, job.config.seed)
-        views = views_of(job.path, job.config, digest, job.cache)
+        config = job.config
+        views = views_of(
+            job.path,
+            views=config.views,
+            size=config.size,
+            seed=config.seed,
+            how=config.normalise,
+            background=colour_of(config.background) if config.background else None,
+            cache=job.cache,
+            digest=digest,
+        )
         columns["transform"] = views.box
         pool = prepare_rays(views, job.config, rng=np.random.default_rng([seed, 0]))
         columns |= {
@@ -194,7 +220,3 @@ def _surface(field: RadianceField, prepared: PreparedViews) -> Floats:
     rng = np.random.default_rng([prepared.seed, 2])
     drawn = rng.choice(len(ends), SURFACE_POINTS, replace=len(ends) < SURFACE_POINTS)
     return in_order(ends.numpy()[drawn].clip(-1, 1).astype(np.float64))
-
-
-def views_of(path: Any, config: Any, digest: bytes, cache: Any) -> Views:
-    raise NotImplementedError

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
@@ -19,7 +21,8 @@ from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encode import embedder
 from nf2vec_cli.tasks.encoders import Trained
-from nf2vec_cli.tasks.fit_object import Failed, Job, fit_jobs
+from nf2vec_cli.tasks.fit_object import Failed, Job
+from nf2vec_cli.tasks.fit_radiance import fitter_of
 from nf2vec_cli.tasks.spread import available_cores
 
 SIZE = 64  # fields that a GPU fits at once
@@ -27,12 +30,16 @@ SIZE = 64  # fields that a GPU fits at once
 
 @dataclass(frozen=True)
 class Fresh:
-    """Shapes that were fitted, their weights [B, P] and embeddings [B, E]; `failed`: reasons."""
+    """Shapes that were fitted, their weights [B, P] and embeddings [B, E]; `failed`: reasons.
+
+    beside: of each, what a store of radiance keeps besides.
+    """
 
     refs: tuple[ShapeRef, ...]
     theta: Floats
     z: Floats
     failed: tuple[tuple[str, str], ...]
+    beside: tuple[dict[str, NDArray[Any]], ...] = ()
 
 
 def find_shapes(store: Store, source: str | Path) -> list[ShapeRef]:
@@ -74,11 +81,13 @@ def embed_shapes(
     work = [Job(ref.id, ref.path, store.field, config, store.init_hash) for ref in refs]
     kept: list[ShapeRef] = []
     theta: list[Floats] = []
+    beside: list[dict[str, NDArray[Any]]] = []
     failed: list[tuple[str, str]] = []
     teller = progress or Silent()
     teller.start(len(work), "fit")
     workers = min(jobs or available_cores(), max(len(work), 1))
-    outcomes = fit_jobs(work, store.init, device=target, workers=workers, size=SIZE)
+    fit = fitter_of(store.field)
+    outcomes = fit(work, store.init, device=target, workers=workers, size=SIZE)
     blocks = store.blocks.tolist()
     for ref, outcome in zip(refs, outcomes, strict=True):
         teller.advance(1, ref.id)
@@ -86,6 +95,7 @@ def embed_shapes(
             failed.append((ref.id, outcome.reason))
             continue
         kept.append(ref)
+        beside.append(outcome.beside)
         theta.append(roundtrip(outcome.theta, store.init, blocks, store.codec, store.bits))
     if not kept:
         name, reason = failed[0] if failed else ("", "no shape is given")
@@ -94,4 +104,4 @@ def embed_shapes(
     # one by one: an embedding is the same bits whatever else is asked for
     embed = embedder(trained.module, target)
     z = np.concatenate([embed(torch.from_numpy(one[None])).numpy() for one in stacked])
-    return Fresh(tuple(kept), stacked, z, tuple(failed))
+    return Fresh(tuple(kept), stacked, z, tuple(failed), tuple(beside))

@@ -7,24 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.store import Store
-from nf2vec_cli.tasks.field_function import Askable, FieldFunction
 from nf2vec_cli.tasks.gallery import Ranking
-from nf2vec_cli.tasks.open_fields import open_each
+from nf2vec_cli.tasks.look import Look, looks, picture
+from nf2vec_cli.tasks.open_fields import fitted, open_each
 from nf2vec_cli.tasks.page import Card, write_page
 from nf2vec_cli.tasks.queries import Queries
-from nf2vec_cli.tasks.rebuild import NATURAL, Form, build
 from nf2vec_cli.tasks.sheet import Tile, picture_of, write_sheet
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 PICTURED = 24  # queries that are drawn
-RESOLUTION = 96  # grid points along each axis: what 220 pixels show
-POINTS = 8_192  # of a cloud
+RESOLUTION = 96  # grid points along each axis: what 220 pixels show of a mesh
 CUT = 34  # letters of a line below a picture
 
 
@@ -39,14 +34,6 @@ class Pictures:
 
     def __bool__(self) -> bool:
         return bool(self.sheet or self.page)
-
-
-@dataclass(frozen=True)
-class _Look:
-    field: Askable
-    kind: str
-    form: Form
-    resolution: int
 
 
 def draw(
@@ -69,20 +56,22 @@ def draw(
     rows = np.setdiff1d(rows, queries.rows[len(asking) :])
     fresh = [number - len(queries.rows) for number in asking if number >= len(queries.rows)]
 
-    def looks() -> Iterator[_Look]:
+    how = looks(store, resolution=pictures.resolution or RESOLUTION)
+
+    def chores() -> Iterator[Look]:
         for row in rows:
-            yield _look(store, field_at(int(row)), pictures)
+            yield how.of(field_at(int(row)))
         for number in fresh:
             assert queries.fresh is not None
-            theta, spec = queries.fresh.theta[number], NetworkSpec(**store.network)
-            yield _look(store, FieldFunction(theta, spec, store.field), pictures)
+            beside = queries.fresh.beside[number] if queries.fresh.beside else {}
+            yield how.of(fitted(store, queries.fresh.theta[number], beside))
 
     total = len(rows) + len(fresh)
     progress.start(total, "pictures")
     workers = max(1, min(pictures.jobs or available_cores(), total))
     drawn = []
-    for picture in spread(_picture, looks(), workers=workers):
-        drawn.append(picture_of(None) if isinstance(picture, WorkerDied) else picture)
+    for made in spread(picture, chores(), workers=workers):
+        drawn.append(picture_of(None) if isinstance(made, WorkerDied) else made)
         progress.advance()
     by_row = dict(zip(rows.tolist(), drawn, strict=False))
     by_shape = dict(zip(fresh, drawn[len(rows) :], strict=True))
@@ -91,8 +80,8 @@ def draw(
     for ranking in found:
         number, own = ranking.number, ranking.number < len(queries.rows)
         name, asked = queries.names[number], queries.classes[number]
-        picture = by_row[int(queries.rows[number])] if own else by_shape[number - len(queries.rows)]
-        line = [Card(picture, name, asked)]
+        seen = by_row[int(queries.rows[number])] if own else by_shape[number - len(queries.rows)]
+        line = [Card(seen, name, asked)]
         for row, distance in zip(ranking.rows.tolist(), ranking.distances.tolist(), strict=True):
             same = classes[row] == asked if asked and classes[row] else None
             line.append(Card(by_row[row], ids[row], classes[row], distance, same))
@@ -101,19 +90,6 @@ def draw(
         _write_sheet(lines, pictures.sheet)
     if pictures.page:
         write_page(lines, pictures.page, title=f"Nearest objects of {store.path.name}")
-
-
-def _look(store: Store, field: Askable, pictures: Pictures) -> _Look:
-    form = NATURAL[store.field]
-    cells = FitConfig.model_validate(store.config).voxels
-    natural = cells if form is Form.voxels else RESOLUTION
-    return _Look(field, store.field, form, pictures.resolution or natural)
-
-
-def _picture(look: _Look) -> NDArray[np.uint8]:
-    """Build and draw one field. Runs in a worker."""
-    built = build(look.field, look.kind, look.form, resolution=look.resolution, points=POINTS)
-    return picture_of(built.shape)
 
 
 def _write_sheet(lines: Sequence[Sequence[Card]], file: Path) -> None:

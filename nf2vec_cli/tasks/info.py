@@ -17,7 +17,11 @@ from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """A store at a glance. Errors are mean distances in unit space, near the surface."""
+    """A store at a glance.
+
+    fit_error: mean distances in unit space, near the surface; of radiance, mean differences of
+    colours, in [0, 1], on the views held out. psnr: there, in decibels (nerf).
+    """
 
     store: str
     field: str
@@ -31,6 +35,7 @@ class StoreInfo:
     bytes_per_object: float | None
     recipe: str
     fit_error: dict[str, float]
+    psnr: dict[str, float]
     fit_seconds: dict[str, float]
     format_version: int
     runs: int
@@ -56,15 +61,15 @@ def store_info(path: Path) -> StoreInfo:
         objects=len(rows),
         status={s.name.lower(): int((status == s).sum()) for s in Status if (status == s).any()},
         open_surfaces=int((store.column("watertight")[done] == 0).sum()),
-        network=f"SIREN {network['inputs']}-{network['hidden']}x{network['layers']}-"
-        f"{network['outputs']}, omega {network['omega']:g}, {len(store.init):,} parameters",
+        network=f"{_network(network)}, {len(store.init):,} parameters",
         init=store.init_hash,
         codec=codec,
         bytes=size,
         bytes_per_object=size / len(done) if len(done) else None,
-        recipe=f"{config['recipe']}: {config['steps']} steps x {config['points']} points, "
+        recipe=f"{config['recipe']}: {config['steps']} steps x {_step(store)}, "
         f"{config['optimiser']}, seed {config['seed']}",
         fit_error=_spread_of(store.column("error")[done]),
+        psnr=_worst_low(store.column("psnr")[done]) if store.field == "nerf" else {},
         fit_seconds=_spread_of(store.column("seconds")[done]),
         format_version=store.format_version,
         runs=len(runs),
@@ -75,6 +80,21 @@ def store_info(path: Path) -> StoreInfo:
     )
 
 
+def _network(network: dict[str, Any]) -> str:
+    sizes = f"{network['inputs']}-{network['hidden']}x{network['layers']}-{network['outputs']}"
+    octaves = network.get("octaves", 0)
+    if not octaves:
+        return f"SIREN {sizes}, omega {network['omega']:g}"
+    return f"ReLU {sizes}, {octaves} octaves, {'' if network['biases'] else 'no '}biases"
+
+
+def _step(store: Store) -> str:
+    """Say what a step of a fit looks at."""
+    if store.field == "nerf":
+        return f"{store.config['step_samples']} samples on rays"
+    return f"{store.config['points']} points"
+
+
 def object_rows(
     path: Path, *, failed: bool = False, open_surfaces: bool = False
 ) -> Iterator[dict[str, Any]]:
@@ -82,7 +102,8 @@ def object_rows(
     store = open_store(path)
     rows = store.rows()
     names = ("id", "class", "split", "status", "watertight", "error", "sign", "doubt", "seconds")
-    column = {name: store.column(name) for name in (*names, "faces", "source", "message")}
+    more = ("psnr", "faces", "source", "message")
+    column = {name: store.column(name) for name in (*names, *more)}
     for row in rows:
         status = Status(int(column["status"][row]))
         if failed and status not in (Status.FAILED, Status.QUARANTINED):
@@ -96,9 +117,10 @@ def object_rows(
             "status": status.name.lower(),
         }
         if status is Status.DONE:
-            record |= {k: float(column[k][row]) for k in ("error", "doubt", "seconds")}
+            told = ("error", "psnr" if store.field == "nerf" else "doubt", "seconds")
+            record |= {k: float(column[k][row]) for k in told}
             record |= {"sign": column["sign"][row]} if store.field == "sdf" else {}
-        if not failed:
+        if not failed and store.field != "nerf":
             record["watertight"] = {0: False, 1: True}.get(int(column["watertight"][row]))
             record["faces"] = int(column["faces"][row])
         yield record | {"source": column["source"][row], "message": column["message"][row]}
@@ -156,6 +178,15 @@ def _spread_of(values: Any) -> dict[str, float]:
         return {}
     middle, high, worst = np.percentile(values, [50, 95, 100])
     return {"median": float(middle), "p95": float(high), "worst": float(worst)}
+
+
+def _worst_low(values: Any) -> dict[str, float]:
+    """Sum up what is better the larger it is; what is not known is left out."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return {}
+    middle, low, worst = np.percentile(known, [50, 5, 0])
+    return {"median": float(middle), "p5": float(low), "worst": float(worst)}
 
 
 def _classes(store: Store, rows: Any) -> list[dict[str, Any]]:

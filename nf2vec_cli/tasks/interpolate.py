@@ -13,22 +13,28 @@ from nf2vec_cli.config import Origin
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
-from nf2vec_cli.shapes.write import FORMATS, write_shape
+from nf2vec_cli.shapes.write import FORMATS, write_bytes, write_shape
 from nf2vec_cli.store.store import Store, open_store
-from nf2vec_cli.tasks.field_function import Askable
+from nf2vec_cli.tasks.look import picture_of_radiance, up_axis
 from nf2vec_cli.tasks.open_fields import open_fields
-from nf2vec_cli.tasks.rebuild import NATURAL, Form, build
+from nf2vec_cli.tasks.picture_object import png
+from nf2vec_cli.tasks.radiance_field import Renderable
+from nf2vec_cli.tasks.rebuild import NATURAL, Form, Shown, build
 from nf2vec_cli.tasks.reconstruct import MESH_RESOLUTION
 from nf2vec_cli.tasks.reconstruct_object import count_of, placed
 from nf2vec_cli.tasks.sheet import Tile, picture_of, write_sheet
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 SHEET = "interpolation.png"
+WHITE = 250  # of 255: what is darker is seen
 
 
 @dataclass(frozen=True)
 class Between:
-    """One shape on the way. share: 0 at the first object, 1 at the second; count: as `Rebuilt`."""
+    """One shape on the way. share: 0 at the first object, 1 at the second.
+
+    count: as `Rebuilt`; of a picture, the pixels that show something.
+    """
 
     origin: str
     share: float
@@ -41,13 +47,14 @@ class Between:
 class _Stop:
     origin: Origin
     share: float
-    field: Askable
+    field: Shown
     kind: str
     form: Form
     resolution: int
     points: int
     transform: NDArray[np.float64]
     file: Path
+    up: str
 
 
 def interpolate(
@@ -66,7 +73,8 @@ def interpolate(
     """Write the shapes on the line between two objects, and one picture of them all.
 
     Paper, Figs. 6 to 8: embeddings pass through shapes; weights are the baseline. Files are
-    OUT/ORIGIN/STEP.suffix in units that go from the first object's to the second's.
+    OUT/ORIGIN/STEP.suffix in units that go from the first object's to the second's; of radiance
+    they are pictures.
 
     Args:
         path: the store.
@@ -119,7 +127,7 @@ def _stops(
     form = NATURAL[store.field]
     transform = store.column("transform")[list(rows)]
     cells = FitConfig.model_validate(store.config).voxels
-    natural = cells if form is Form.voxels else MESH_RESOLUTION
+    natural, up = cells if form is Form.voxels else MESH_RESOLUTION, up_axis(store)
     for origin in origins:
         fields = open_fields(
             store, origin, encoder=encoder if origin is Origin.embeddings else None
@@ -136,11 +144,14 @@ def _stops(
                 points=points,
                 transform=transform[0] + share * (transform[1] - transform[0]),
                 file=out / origin / f"{step}.{FORMATS[form][0]}",
+                up=up,
             )
 
 
 def _made(stop: _Stop) -> tuple[Between, NDArray[np.uint8]]:
     """Build, write and draw one shape. Runs in a worker."""
+    if isinstance(stop.field, Renderable):
+        return _rendered(stop, stop.field)
     shape = build(
         stop.field, stop.kind, stop.form, resolution=stop.resolution, points=stop.points
     ).shape
@@ -151,3 +162,13 @@ def _made(stop: _Stop) -> tuple[Between, NDArray[np.uint8]]:
     centre, scale = stop.transform[:3], float(stop.transform[3])
     write_shape(placed(shape, None, None, centre, scale), stop.file)
     return Between(stop.origin, stop.share, str(stop.file), count), picture_of(shape)
+
+
+def _rendered(stop: _Stop, field: Renderable) -> tuple[Between, NDArray[np.uint8]]:
+    picture = picture_of_radiance(field, up=stop.up)
+    count = int((picture < WHITE).any(2).sum())
+    if not count:
+        problem = "nothing of the field is left to take a picture of"
+        return Between(stop.origin, stop.share, None, 0, problem), picture
+    write_bytes(png(picture), stop.file)
+    return Between(stop.origin, stop.share, str(stop.file), count), picture

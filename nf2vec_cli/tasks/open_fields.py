@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
+from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.transform import Affine
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.radiance import read_grids, unpack_grids
+from nf2vec_cli.store.schema import GRID, Status
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.decoded_field import DecodedField
+from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
 from nf2vec_cli.tasks.encoders import open_encoder
-from nf2vec_cli.tasks.field_function import Askable, FieldFunction
+from nf2vec_cli.tasks.field_function import FieldFunction
+from nf2vec_cli.tasks.radiance_field import RadianceField
+from nf2vec_cli.tasks.rebuild import Shown
 from nf2vec_cli.tasks.reconstruct_object import frame_of
 
 
@@ -35,15 +41,20 @@ class Fields(Protocol):
             StoreError: one is not, or there is none at all.
         """
 
-    def at(self, row: int) -> Askable:
+    def at(self, row: int) -> Shown:
         """Give the field of a row."""
 
-    def between(self, a: int, b: int, share: float) -> Askable:
+    def between(self, a: int, b: int, share: float) -> Shown:
         """Give the field on the straight line from row a (share 0) to row b (1)."""
 
 
 def open_fields(
-    store: Store, origin: Origin, *, encoder: str | None = None, move: Affine | None = None
+    store: Store,
+    origin: Origin,
+    *,
+    encoder: str | None = None,
+    move: Affine | None = None,
+    renderer: str = "auto",
 ) -> Fields:
     """Open the fields of a store.
 
@@ -51,53 +62,83 @@ def open_fields(
         store: the store.
         origin: what they are read from.
         encoder: whose embeddings, as `open_encoder` takes it; None: the newest.
-        move: applied to each field; weights only.
+        move: applied to each field; weights of a shape's field only.
+        renderer: of radiance, as `core.composite` names them.
 
     Raises:
         StoreError: there are no embeddings.
-        UsageFault: embeddings are to be moved.
+        UsageFault: embeddings, or radiance, are to be moved.
     """
+    if move is not None and store.field == "nerf":
+        raise UsageFault(
+            "a field of radiance cannot be moved by its weights", hint="leave out `--transform`"
+        )
     if origin is Origin.weights:
         if encoder is not None:
             raise UsageFault("an encoder has no part in this", hint="`--from embeddings`")
-        return _Weights(store, move)
+        return _Weights(store, move, renderer)
     if move is not None:
         raise UsageFault(
             "a move edits the weights of a field; an embedding has none",
             hint="leave out `--transform`, or `--from embeddings`",
         )
-    return _Embedded(store, encoder)
+    return _Embedded(store, encoder, renderer)
 
 
-def open_each(store: Store, encoder: str) -> Callable[[int], Askable]:
+def open_each(store: Store, encoder: str) -> Callable[[int], Shown]:
     """Give the function from a row to its field: of its weights, or decoded where it has none."""
-    weights, alone = _Weights(store, None), store.column("status") == Status.EMBEDDED
+    weights, alone = _Weights(store), store.column("status") == Status.EMBEDDED
     decoded = _Embedded(store, encoder) if alone.any() else weights
     return lambda row: (decoded if alone[row] else weights).at(row)
 
 
+def fitted(store: Store, theta: Floats, beside: Mapping[str, NDArray[Any]]) -> Shown:
+    """Give a field of a store's kind by its weights [P], and what is kept beside them."""
+    spec = NetworkSpec(**store.network)
+    if store.field != "nerf":
+        return FieldFunction(theta, spec, store.field)
+    grid = unpack_grids(beside[GRID][None])[0]
+    return RadianceField(theta, spec, grid, FitConfig.model_validate(store.config).samples)
+
+
+def decoded(store: Store, decoder: Decoder, z: Floats, *, renderer: str = "auto") -> Shown:
+    """Give the field of a store's kind that a decoder makes of an embedding [E]."""
+    if store.field != "nerf":
+        return DecodedField(decoder, torch.from_numpy(z), store.field)
+    config = FitConfig.model_validate(store.config)
+    samples, cells = config.samples, config.grid
+    one = torch.from_numpy(z)
+    return DecodedRadiance(decoder, one, samples=samples, cells=cells, backend=renderer)
+
+
 class _Weights:
-    def __init__(self, store: Store, move: Affine | None) -> None:
-        self.store, self.spec = store, NetworkSpec(**store.network)
+    def __init__(self, store: Store, move: Affine | None = None, renderer: str = "auto") -> None:
+        self.store, self.spec, self.renderer = store, NetworkSpec(**store.network), renderer
         self.move = frame_of(move, store.field)
         self.rows = store.rows(Status.DONE)
+        self.samples = FitConfig.model_validate(store.config).samples
 
     def require(self, rows: Rows) -> None:
         require_fitted(self.store, rows)
 
-    def at(self, row: int) -> Askable:
-        return self._function(self.store.weights([row])[0])
+    def at(self, row: int) -> Shown:
+        return self._function(self.store.weights([row])[0], [row])
 
-    def between(self, a: int, b: int, share: float) -> Askable:
-        return self._function(_line(self.store.weights([a, b]), share))
+    def between(self, a: int, b: int, share: float) -> Shown:
+        theta = _line(self.store.weights([a, b]), share)
+        # on the way something may be wherever one of the two has something
+        return self._function(theta, [a] if share == 0 else [b] if share == 1 else [a, b])
 
-    def _function(self, theta: Floats) -> FieldFunction:
-        return FieldFunction(theta, self.spec, self.store.field, self.move)
+    def _function(self, theta: Floats, rows: list[int]) -> Shown:
+        if self.store.field != "nerf":
+            return FieldFunction(theta, self.spec, self.store.field, self.move)
+        grid: NDArray[np.bool_] = np.asarray(read_grids(self.store, rows).any(0))
+        return RadianceField(theta, self.spec, grid, self.samples, self.renderer)
 
 
 class _Embedded:
-    def __init__(self, store: Store, encoder: str | None) -> None:
-        self.store = store
+    def __init__(self, store: Store, encoder: str | None, renderer: str = "auto") -> None:
+        self.store, self.renderer = store, renderer
         trained = open_encoder(store, encoder)
         self.kept = Embeddings(store, trained.key)
         self.decoder: Decoder = trained.module.decoder
@@ -113,14 +154,14 @@ class _Embedded:
                 hint=f"run `nf2vec encode {self.store.path} --encoder {self.kept.key}` first",
             )
 
-    def at(self, row: int) -> Askable:
-        return self._function(self.kept.read([row])[0])
+    def at(self, row: int) -> Shown:
+        return self._decoded(self.kept.read([row])[0])
 
-    def between(self, a: int, b: int, share: float) -> Askable:
-        return self._function(_line(self.kept.read([a, b]), share))
+    def between(self, a: int, b: int, share: float) -> Shown:
+        return self._decoded(_line(self.kept.read([a, b]), share))
 
-    def _function(self, z: Floats) -> DecodedField:
-        return DecodedField(self.decoder, torch.from_numpy(z), self.store.field)
+    def _decoded(self, z: Floats) -> Shown:
+        return decoded(self.store, self.decoder, z, renderer=self.renderer)
 
 
 def require_fitted(store: Store, rows: Sequence[int] | Rows, *, or_embedded: bool = False) -> None:

@@ -26,11 +26,16 @@ OPAQUE = 0.01  # opacity of one sample from which a cell counts (the authors')
 
 @dataclass(frozen=True)
 class Lit:
-    """A fitted field of radiance: its place in the order of the pools, theta [P], its grid."""
+    """A fitted field of radiance: its place in the order of the pools, theta [P], its grid.
+
+    rays, samples: how many were drawn for it in all.
+    """
 
     index: int
     theta: Tensor
     grid: Tensor
+    rays: int
+    samples: int
 
 
 def radiance_network(config: FitConfig) -> NetworkSpec:
@@ -47,19 +52,22 @@ def optimise_rays(
     *,
     device: torch.device,
     places: int = 1,
+    pruned: bool = True,
 ) -> Iterator[Lit]:
     """Fit one field to each (pool, seed), all from the same start; objects never influence another.
 
     `places` objects are one batched network, each with rays, samples and a grid of its own.
+    `pruned`: samples that show nothing are left out as they become known.
     """
     queue = iter(enumerate(pools))
     while batch := list(islice(queue, places)):
         under_way = [_Object(pool, seed, config, device) for _, (pool, seed) in batch]
-        fitted = _Fit(init.to(device), under_way, config)
+        fitted = _Fit(init.to(device), under_way, config, PRUNED_AT if pruned else ())
         for step in range(config.steps):
             fitted.step(step)
         for (index, _), theta, one in zip(batch, fitted.theta, under_way, strict=True):
-            yield Lit(index, theta.detach().clone(), one.closed(theta.detach()))
+            flat = theta.detach().clone()
+            yield Lit(index, flat, one.closed(flat), one.drawn, one.sampled)
 
 
 class _Object:
@@ -70,6 +78,7 @@ class _Object:
         self.rng = np.random.default_rng([seed, 1])
         self.pool = _moved(pool, device)
         self.spec = radiance_network(config)
+        self.drawn, self.sampled = 0, 0
         self._sort()
 
     def _sort(self) -> None:
@@ -93,7 +102,10 @@ class _Object:
             drawn = rays[self.rng.integers(len(rays), size=int(2 * share * budget / mean) + 1)]
             used = self.counts[drawn].cumsum()
             chosen.append(drawn[: max(1, int(np.searchsorted(used, share * budget, "right")))])
-        return np.concatenate(chosen), len(chosen[0])
+        rays = np.concatenate(chosen)
+        self.drawn += len(rays)
+        self.sampled += int(self.counts[rays].sum())
+        return rays, len(chosen[0])
 
     def prune(self, theta: Tensor) -> None:
         """Leave out the samples that nothing can be seen of: in clear cells, and behind others.
@@ -133,7 +145,13 @@ class _Object:
 class _Fit:
     """Networks and optimiser of the objects under way."""
 
-    def __init__(self, init: Tensor, objects: list[_Object], config: FitConfig) -> None:
+    def __init__(
+        self,
+        init: Tensor,
+        objects: list[_Object],
+        config: FitConfig,
+        pruned_at: Iterable[float],
+    ) -> None:
         self.objects, self.config = objects, config
         self.spec = radiance_network(config)
         self.theta = init.repeat(len(objects), 1).requires_grad_()
@@ -146,7 +164,7 @@ class _Fit:
             self.muon = Muon(weights[1:-1], config.momentum, config.newton_schulz)
             slices = _outside_hidden(self.spec)
         self.adam = Adam(flat, slices, config.momentum, config.beta2)
-        self.pruned = {int(share * config.steps) for share in PRUNED_AT}
+        self.pruned = {int(share * config.steps) for share in pruned_at}
 
     def step(self, step: int) -> None:
         """Move every object by one step."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nf2vec_cli.shapes.discover import ShapeRef, fingerprint
+from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.shapes.fingerprint import fingerprint, glance
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
 
@@ -116,20 +116,16 @@ class _Seen:
 
     def __init__(self, store: Store) -> None:
         self.size, self.mtime, self.hash = (store.column(c) for c in ("size", "mtime", "hash"))
+        self.kind = store.field
 
     def changed(self, ref: ShapeRef, row: int) -> bool:
-        """Tell whether the file's content differs; it is read only if size or time do."""
+        """Tell whether the source's content differs; it is read only if size or time do."""
         try:
-            stat = Path(ref.path).stat()
+            if glance(ref.path, kind=self.kind) == (self.size[row], self.mtime[row]):
+                return False
+            digest, _, _ = fingerprint(ref.path, kind=self.kind)
         except OSError:
             return False  # a field outlives its source
-        same = (stat.st_size, stat.st_mtime_ns) == (self.size[row], self.mtime[row])
-        if same and ref.path.suffix.lower() != ".gltf":  # whose buffers are other files
-            return False
-        try:
-            digest, _, _ = fingerprint(ref.path)
-        except OSError:
-            return False
         return digest != np.asarray(self.hash[row]).tobytes()
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from nf2vec_cli.errors import InputError, StoreError
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.shapes.discover import ShapeRef, fingerprint
+from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.shapes.fingerprint import fingerprint
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store
@@ -151,8 +152,11 @@ def _shapes(store: Store, text: str) -> list[tuple[str, ShapeRef]]:
             f"{text!r} is a store, not a shape",
             hint=f"`nf2vec info {text} --objects` lists its objects: ask by their files",
         )
-    root = place if place.is_dir() else place.parent
-    return [(str(root / ref.source), ref) for ref in find_shapes(store, place)]
+    found = find_shapes(store, place)
+    # a folder of pictures is one shape, as a file is
+    one = not place.is_dir() or (found[0].path.is_dir() and found[0].path.samefile(place))
+    root = place.parent if one else place
+    return [(str(root / ref.source), ref) for ref in found]
 
 
 def _families(store: Store, rows: Rows) -> tuple[Rows, ...]:
@@ -162,7 +166,8 @@ def _families(store: Store, rows: Rows) -> tuple[Rows, ...]:
 
 def _same_sources(store: Store, refs: Sequence[ShapeRef]) -> list[Rows]:
     digests = [row.tobytes() for row in store.column("hash")]
-    return _rows_with(digests, store.rows().tolist(), [fingerprint(ref.path)[0] for ref in refs])
+    prints = [fingerprint(ref.path, kind=store.field)[0] for ref in refs]
+    return _rows_with(digests, store.rows().tolist(), prints)
 
 
 def _rows_with(values: Sequence[Any], rows: Iterable[int], wanted: Sequence[Any]) -> list[Rows]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,8 +17,15 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.store.codec import Floats
 
 
+@runtime_checkable
 class Renderable(Protocol):
-    """Radiance that can be asked and rendered, from weights or from an embedding."""
+    """Radiance that can be asked and rendered, from weights or from an embedding.
+
+    grid: [G, G, G] bool, cells that may hold something. `at` does not look at it.
+    """
+
+    @property
+    def grid(self) -> Tensor: ...
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -30,15 +37,15 @@ class RadianceField:
 
     def __init__(
         self,
-        theta: Floats,
+        theta: Floats | Tensor,
         spec: NetworkSpec,
-        grid: NDArray[np.bool_],
+        grid: NDArray[np.bool_] | Tensor,
         samples: int,
         backend: str = "auto",
     ) -> None:
         self.spec, self.samples, self.backend = spec, samples, backend
-        self.grid = torch.from_numpy(grid)
-        self.weights, self.biases = split_theta(torch.from_numpy(theta)[None], spec)
+        self.grid = torch.as_tensor(grid)
+        self.weights, self.biases = split_theta(torch.as_tensor(theta)[None], spec)
 
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
@@ -53,6 +60,6 @@ class RadianceField:
             rays,
             self.grid,
             samples=self.samples,
-            background=torch.tensor(background),
+            background=torch.tensor(background, device=self.grid.device),
             backend=self.backend,
         )

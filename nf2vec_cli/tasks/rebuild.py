@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,8 +20,11 @@ from nf2vec_cli.shapes.load import Shape
 from nf2vec_cli.shapes.sample import surface_points
 from nf2vec_cli.shapes.voxels import Voxels, shell_of_points
 from nf2vec_cli.tasks.field_function import Askable
+from nf2vec_cli.tasks.radiance_field import Renderable
+from nf2vec_cli.tasks.radiance_shape import LEVEL, colours_at, opacity, radiance_surface
 
 BLOCK = 1 << 18  # cells whose values are asked for at once
+Shown = Askable | Renderable  # a field that can be shown, of any kind
 KEPT = 0.02  # distance, by the field, up to which a point is on the surface (the authors')
 
 
@@ -30,32 +34,39 @@ class Form(StrEnum):
     mesh = "mesh"
     cloud = "cloud"
     voxels = "voxels"
+    pictures = "pictures"  # of nerf alone: `tasks.picture_object`
 
 
-NATURAL = {"sdf": Form.mesh, "udf": Form.cloud, "occ": Form.voxels}
+NATURAL = {"sdf": Form.mesh, "udf": Form.cloud, "occ": Form.voxels, "nerf": Form.pictures}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A shape in unit space, and the share of the dense grid's points that it took to find it."""
+    """A shape in unit space, and the share of the dense grid's points that it took to find it.
+
+    colours: of a mesh's vertices or a cloud's points (nerf), [M, 3].
+    """
 
     shape: Shape
     evaluated: float | None
+    colours: NDArray[np.uint8] | None = None
 
 
 def build(
-    field: Askable, kind: str, form: Form, *, resolution: int, points: int, seed: int = 0
+    field: Shown, kind: str, form: Form, *, resolution: int, points: int, seed: int = 0
 ) -> Built:
     """Turn a field into a shape.
 
     Args:
         field: the field.
-        kind: "sdf", "udf" or "occ".
-        form: what to make of it.
+        kind: "sdf", "udf", "occ" or "nerf".
+        form: what to make of it; not pictures.
         resolution: grid points (mesh) or cells (voxels) along each axis of [-1, 1]^3.
         points: of a cloud.
         seed: of a cloud's points.
     """
+    if isinstance(field, Renderable):
+        return _coloured(field, form, resolution, points, seed)
     if form is Form.voxels:
         return Built(_voxels(field, kind, resolution, points, seed), None)
     if form is Form.cloud and kind == "udf":
@@ -71,6 +82,19 @@ def build(
         return Built(mesh if form is Form.mesh else empty, surface.evaluated)
     drawn = surface_points(mesh.vertices, mesh.faces, points, rng=np.random.default_rng(seed))
     return Built(Cloud(drawn, None, ()), surface.evaluated)
+
+
+def _coloured(field: Renderable, form: Form, resolution: int, points: int, seed: int) -> Built:
+    if form is Form.voxels:
+        return Built(_cells(lambda at: opacity(field, at) > LEVEL, resolution), None)
+    surface = radiance_surface(field, resolution)
+    mesh = Mesh(surface.vertices, surface.faces, True, ())
+    if form is Form.mesh:
+        return Built(mesh, surface.evaluated, colours_at(field, mesh.vertices))
+    if not len(mesh.faces):
+        return Built(Cloud(np.empty((0, 3)), None, ()), surface.evaluated)
+    drawn = surface_points(mesh.vertices, mesh.faces, points, rng=np.random.default_rng(seed))
+    return Built(Cloud(drawn, None, ()), surface.evaluated, colours_at(field, drawn))
 
 
 def _surface(field: Askable, kind: str, resolution: int) -> Surface | Shell:
@@ -89,13 +113,18 @@ def _voxels(field: Askable, kind: str, cells: int, points: int, seed: int) -> Vo
         ).shape
         assert isinstance(cloud, Cloud)
         return _unit_voxels(shell_of_points(cloud.points, cells))
-    values = field.values
+    if kind == "occ":
+        return _cells(lambda at: field.values(at) > occ.LEVEL, cells)
+    return _cells(lambda at: field.values(at) < 0, cells)
+
+
+def _cells(inside: Callable[[NDArray[np.float32]], NDArray[np.bool_]], cells: int) -> Voxels:
+    """Ask for the centres of all cells of a grid over [-1, 1]^3 whether they are inside."""
     grid = np.empty(cells**3, bool)
     for start in range(0, len(grid), BLOCK):
         at = np.arange(start, min(start + BLOCK, len(grid)))
         index = np.stack(np.unravel_index(at, (cells,) * 3), axis=1)
-        found = values(((2 * index + 1) / cells - 1).astype(np.float32))
-        grid[at] = found > occ.LEVEL if kind == "occ" else found < 0
+        grid[at] = inside(((2 * index + 1) / cells - 1).astype(np.float32))
     return _unit_voxels(grid.reshape((cells,) * 3))
 
 

@@ -1,4 +1,4 @@
-"""Turn fields back into meshes, clouds or voxels, in the user's own units and pose."""
+"""Turn fields back into meshes, clouds, voxels or pictures, in the user's own units and pose."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
+from nf2vec_cli.tasks.picture_object import Film, Filmed, Shoot, compared, shoot
 from nf2vec_cli.tasks.rebuild import NATURAL, Form
 from nf2vec_cli.tasks.reconstruct_object import Chore, Rebuilt, Wanted, pictured, rebuild
+from nf2vec_cli.tasks.reconstruct_pictures import check_film, shoots
 from nf2vec_cli.tasks.sheet import Tile, write_sheet
-from nf2vec_cli.tasks.sources import inside, roots_of
+from nf2vec_cli.tasks.sources import inside, roots_of, sources_of
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 MESH_RESOLUTION = 128
@@ -40,9 +42,12 @@ def reconstruct(
     origin: Origin = Origin.weights,
     encoder: str | None = None,
     jobs: int = 0,
+    renderer: str = "auto",
     progress: Progress | None = None,
-) -> Iterator[Rebuilt]:
+) -> Iterator[Rebuilt | Filmed]:
     """Write one file for each fitted object, at OUT/ID.suffix, and compare it with its source.
+
+    Pictures of radiance are OUT/ID/000.png and so on.
 
     Args:
         path: the store.
@@ -55,6 +60,7 @@ def reconstruct(
         origin: what the fields are read from: their own weights, or embeddings and a decoder.
         encoder: whose embeddings, as `open_encoder` takes it; None: the newest.
         jobs: worker processes; 0 for one a core.
+        renderer: of radiance, as `core.composite` names them.
         progress: told about each object.
 
     Raises:
@@ -64,17 +70,18 @@ def reconstruct(
     progress = progress or Silent()
     store = open_store(path)
     wanted = _completed(wanted or Wanted(), store.field)
-    fields = open_fields(store, origin, encoder=encoder, move=wanted.move)
+    fields = open_fields(store, origin, encoder=encoder, move=wanted.move, renderer=renderer)
     rows = store.find(ids) if ids else fields.rows
     fields.require(rows)
     out.mkdir(parents=True, exist_ok=True)
     roots = () if not compare else (sources,) if sources else roots_of(store)
     chores = _chores(store, rows, out, wanted, roots, fields)
     workers = max(1, min(jobs or available_cores(), len(rows)))
-    names, done = store.column("id"), []
+    names, done = store.column("id"), list[Rebuilt | Filmed]()
+    make, draw = (shoot, compared) if wanted.form is Form.pictures else (rebuild, pictured)
     with progress:
         progress.start(len(rows), "reconstruct")
-        results = spread(rebuild, chores, workers=workers)
+        results = spread(make, chores, workers=workers)
         for row, result in zip(rows, results, strict=True):
             progress.advance(1, names[row])
             lost = Rebuilt(names[row], None, problem="its worker process died (out of memory?)")
@@ -85,7 +92,7 @@ def reconstruct(
             picked = store.find([r.id for r in worst])
             again = _chores(store, picked, out, wanted, roots, fields)
             progress.start(len(worst), "pictures")
-            pictures = spread(pictured, again, workers=workers)
+            pictures = spread(draw, again, workers=workers)
             tiles = []
             for result, drawn in zip(worst, pictures, strict=True):
                 progress.advance(1, result.id)
@@ -105,12 +112,24 @@ def parse_moves(texts: Sequence[str]) -> Affine | None:
 
 def _completed(wanted: Wanted, kind: str) -> Wanted:
     form = wanted.form or NATURAL[kind]
+    if form is Form.pictures and kind != "nerf":
+        raise UsageFault(
+            f"a field of kind {kind} has no colours to take pictures of",
+            hint="`--sheet PNG` draws the worst; `nf2vec view` shows them all",
+        )
+    if form is not Form.pictures and wanted.film is not None:
+        raise UsageFault(
+            f"cameras, sizes and backgrounds are of pictures, not of a {form}",
+            hint="`--as pictures`" if kind == "nerf" else "leave them out",
+        )
     suffix = wanted.suffix or FORMATS[form][0]
     if suffix not in FORMATS[form]:
         raise UsageFault(
             f"{suffix!r} is no file type of a {form}",
             hint=f"`--format {FORMATS[form][0]}`; there are {', '.join(FORMATS[form])}",
         )
+    if form is Form.pictures:
+        check_film(wanted.film or Film(), suffix)
     return replace(wanted, form=form, suffix=suffix)
 
 
@@ -121,7 +140,11 @@ def _chores(
     wanted: Wanted,
     roots: Sequence[Path],
     fields: Fields,
-) -> Iterator[Chore]:
+) -> Iterator[Chore | Shoot]:
+    assert wanted.suffix is not None  # _completed sees to it
+    if wanted.form is Form.pictures:
+        yield from shoots(store, rows, out, wanted.suffix, wanted.film or Film(), roots, fields)
+        return
     names = ("id", "source", "transform", "hash", "copy", "seed", "cells")
     column: dict[str, Any] = {name: store.column(name) for name in names}
     config = FitConfig.model_validate(store.config)
@@ -136,7 +159,7 @@ def _chores(
             kind=store.field,
             transform=column["transform"][row],
             copy=(int(column["copy"][row]), int(column["seed"][row])),
-            source=_sources(roots, column["source"][row]),
+            source=sources_of(roots, column["source"][row]),
             digest=np.asarray(column["hash"][row]).tobytes(),
             file=inside(out, f"{column['id'][row]}.{wanted.suffix}"),
             form=form,
@@ -146,21 +169,21 @@ def _chores(
         )
 
 
-def _sources(roots: Sequence[Path], name: str) -> tuple[Path, ...]:
-    """Say where an object's source may be; what was generated has none."""
-    return tuple(inside(root, name) for root in roots) if name else ()
-
-
-def _goodness(result: Rebuilt) -> float:
+def _goodness(result: Rebuilt | Filmed) -> float:
     """Order results from bad to good; one that is not compared with its source comes last."""
     if result.problem:
         return -1.0
+    if isinstance(result, Filmed):
+        return np.inf if result.psnr is None else result.psnr
     found = result.iou if result.iou is not None else result.f1
     return 2.0 if found is None else found
 
 
-def _caption(result: Rebuilt) -> tuple[str, ...]:
+def _caption(result: Rebuilt | Filmed) -> tuple[str, ...]:
     told = [result.problem] if result.problem else []
+    if isinstance(result, Filmed):
+        told += [] if result.psnr is None else [f"psnr {result.psnr:.2f} dB"]
+        return result.id, "  ".join(told)
     for name in ("chamfer", "f1", "f025", "iou"):
         value = getattr(result, name)
         if value is not None:

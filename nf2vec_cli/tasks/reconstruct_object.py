@@ -13,13 +13,13 @@ from nf2vec_cli.errors import InputError
 from nf2vec_cli.models.transform import Affine
 from nf2vec_cli.shapes.clean import Mesh
 from nf2vec_cli.shapes.cloud import Cloud
-from nf2vec_cli.shapes.discover import fingerprint
+from nf2vec_cli.shapes.fingerprint import fingerprint
 from nf2vec_cli.shapes.load import Shape, load_shape
 from nf2vec_cli.shapes.unit import onto_unit
 from nf2vec_cli.shapes.write import write_shape
-from nf2vec_cli.tasks.field_function import Askable
 from nf2vec_cli.tasks.fit_object import copied, cropped
-from nf2vec_cli.tasks.rebuild import Built, Form, build, same_form
+from nf2vec_cli.tasks.picture_object import Film
+from nf2vec_cli.tasks.rebuild import Built, Form, Shown, build, same_form
 from nf2vec_cli.tasks.score import Quality, compare
 from nf2vec_cli.tasks.sheet import picture_of
 
@@ -51,7 +51,8 @@ class Wanted:
     form: mesh, cloud or voxels; None: what comes natural to the kind of field. suffix: file type;
     None: the form's first. resolution: grid points or cells along each axis of [-1, 1]^3; None: 128
     for a mesh, the cells that were fitted for voxels. points: of a cloud. move: applied to the
-    field in unit space before anything is read from it.
+    field in unit space before anything is read from it. film: how pictures are taken; None: as
+    usual.
     """
 
     form: Form | None = None
@@ -59,6 +60,7 @@ class Wanted:
     resolution: int | None = None
     points: int = 8_192
     move: Affine | None = None
+    film: Film | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Chore:
     """One object to rebuild, with all that a worker needs for it."""
 
     id: str
-    field: Askable
+    field: Shown
     kind: str
     transform: NDArray[np.float64]
     copy: tuple[int, int]  # number and seed of an augmented copy
@@ -88,7 +90,8 @@ def rebuild(chore: Chore) -> Rebuilt:
         return Rebuilt(chore.id, None, evaluated=built.evaluated, problem=problem)
     centre, scale = chore.transform[:3], float(chore.transform[3])
     move = chore.wanted.move
-    write_shape(placed(built.shape, move, frame_of(move, chore.kind), centre, scale), chore.file)
+    shape = placed(built.shape, move, frame_of(move, chore.kind), centre, scale)
+    write_shape(shape, chore.file, colours=built.colours)
     source = _source(chore)
     quality = Quality()
     if source is not None:
@@ -165,12 +168,13 @@ def count_of(shape: Shape) -> int:
 
 def _source(chore: Chore) -> Shape | None:
     """Read the source if it is where it was, with the content that was fitted."""
-    if chore.wanted.move is not None:
+    lit = chore.kind == "nerf"  # compared with a mesh, if it was made from pictures of one
+    if chore.wanted.move is not None or (lit and chore.form is Form.voxels):
         return None
     for path in chore.source:
         try:
-            if path.is_file() and fingerprint(path)[0] == chore.digest:
-                whole = copied(load_shape(path, chore.kind), *chore.copy)
+            if path.is_file() and fingerprint(path, kind=chore.kind)[0] == chore.digest:
+                whole = copied(load_shape(path, "udf" if lit else chore.kind), *chore.copy)
                 return cropped(whole, chore.config, chore.copy[1])
         except (OSError, InputError):
             continue

@@ -18,11 +18,10 @@ from nf2vec_cli.shapes.write import write_parts
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store
-from nf2vec_cli.tasks.field_function import Askable
 from nf2vec_cli.tasks.open_fields import open_each
 from nf2vec_cli.tasks.part_labels import Parts, PartSet
 from nf2vec_cli.tasks.part_lesson import tell_parts
-from nf2vec_cli.tasks.rebuild import Form, build
+from nf2vec_cli.tasks.rebuild import Form, Shown, build
 from nf2vec_cli.tasks.reconstruct import MESH_RESOLUTION
 from nf2vec_cli.tasks.sources import inside
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
@@ -71,7 +70,7 @@ class _Named:
 
 @dataclass(frozen=True)
 class _Draw:
-    field: Askable
+    field: Shown
     kind: str
     points: int
 

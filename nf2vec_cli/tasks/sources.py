@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from nf2vec_cli.errors import StoreError
@@ -14,6 +15,11 @@ def roots_of(store: Store) -> tuple[Path, ...]:
         root for run in reversed(store.runs()) for root in run.get("summary", {}).get("roots", ())
     ]
     return tuple(Path(root) for root in dict.fromkeys(found))
+
+
+def sources_of(roots: Sequence[Path], name: str) -> tuple[Path, ...]:
+    """Say where an object's source may be; what was generated has none."""
+    return tuple(inside(root, name) for root in roots) if name else ()
 
 
 def inside(folder: Path, name: str) -> Path:

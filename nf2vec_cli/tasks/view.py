@@ -19,11 +19,15 @@ from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import SPLITS, open_embeddings, splits_of
+from nf2vec_cli.tasks.look import up_axis
 from nf2vec_cli.tasks.open_fields import open_each, open_fields
+from nf2vec_cli.tasks.radiance_field import Renderable
+from nf2vec_cli.tasks.rebuild import Shown
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 from nf2vec_cli.tasks.view_map import NAMES, MapKind, Plane, nearest, plane_of, require_map
 from nf2vec_cli.tasks.view_mesh import FACES, Glance, glance
 from nf2vec_cli.tasks.view_page import page_of
+from nf2vec_cli.tasks.view_radiance import LitGlance, lit_glance
 
 # from 56 on whole blocks of the grid are left out: a third of the evaluations that 48 takes
 RESOLUTION = 56
@@ -67,7 +71,8 @@ def view(
         encoder: key of the encoder whose embeddings are shown; None: the newest.
         origin: what the shapes are made of; None: weights, and embeddings of objects without.
         resolution: grid points along each axis for a shape.
-        faces: triangles that are left of each; None: 600, and 800 of a udf's two sheets.
+        faces: triangles that are left of each; None: 600, 800 of a udf's two sheets, 1,000 of
+            radiance, whose vertices have the colours.
         seed: of t-SNE and UMAP.
         jobs: worker processes; 0 for one a core.
         progress: told about each object.
@@ -87,18 +92,21 @@ def view(
     decoded = _decoded(store, rows, origin)
     chores = _chores(store, kept.key, rows, origin, resolution, faces or FACES[store.field])
     workers = max(1, min(jobs or available_cores(), len(rows)))
-    names, shapes = store.column("id"), []
+    names, shapes, pictures = store.column("id"), list[str](), list[str]()
     with progress:
         progress.start(None, f"map ({kind})")
         z = kept.read(rows)
         plane, neighbours = plane_of(z, kind, seed=seed), nearest(z, SHOWN)
         progress.start(len(rows), "shapes")
-        for row, made in zip(rows, spread(glance, chores, workers=workers), strict=True):
+        for row, made in zip(rows, spread(_seen, chores, workers=workers), strict=True):
             progress.advance(1, names[row])
             if isinstance(made, WorkerDied):
                 progress.note(f"{names[row]}: its worker process died (out of memory?)")
-            shapes.append("" if isinstance(made, WorkerDied) else made)
+            mesh, picture = ("", "") if isinstance(made, WorkerDied) else made
+            shapes.append(mesh)
+            pictures.append(picture)
     data = _facts(store, kept, kind, decoded) | _objects(store, rows, plane, *neighbours)
+    data |= {"pictures": pictures} if any(pictures) else {}
     page = page_of(f"{path.name} · nf2vec", data, shapes).encode()
     _write(page, out)
     return Viewed(
@@ -132,9 +140,14 @@ def _decoded(store: Store, rows: Rows, origin: Origin | None) -> NDArray[np.bool
     return found
 
 
+def _seen(chore: Glance | LitGlance) -> tuple[str, str]:
+    """Make an object's mesh and, of radiance, its picture. Runs in a worker."""
+    return lit_glance(chore) if isinstance(chore, LitGlance) else (glance(chore), "")
+
+
 def _chores(
     store: Store, key: str, rows: Rows, origin: Origin | None, resolution: int, faces: int
-) -> Iterator[Glance]:
+) -> Iterator[Glance | LitGlance]:
     """Open the fields at once, so that what is missing is told before any work, then give them."""
     if origin is None:
         field_at = open_each(store, key)
@@ -142,7 +155,14 @@ def _chores(
         fields = open_fields(store, origin, encoder=key if origin is Origin.embeddings else None)
         fields.require(rows)
         field_at = fields.at
-    return (Glance(field_at(int(row)), store.field, resolution, faces) for row in rows)
+    up = up_axis(store)
+
+    def chore(field: Shown) -> Glance | LitGlance:
+        if isinstance(field, Renderable):
+            return LitGlance(field, resolution, faces, up)
+        return Glance(field, store.field, resolution, faces)
+
+    return (chore(field_at(int(row))) for row in rows)
 
 
 def _facts(
@@ -162,20 +182,27 @@ def _facts(
 def _objects(
     store: Store, rows: Rows, plane: Plane, neighbours: NDArray[np.int64], cosines: Any
 ) -> dict[str, Any]:
-    column = {name: store.column(name) for name in ("id", "class", "split", "error", "status")}
+    names = ("id", "class", "split", "error", "status", "psnr")
+    column = {name: store.column(name) for name in names}
     # what has a field was split by `train` as splits_of says; what was generated never was
     alone = column["status"][rows] == Status.EMBEDDED
     splits = np.where(alone, np.asarray(column["split"])[rows], splits_of(store)[rows])
     errors = np.where(alone, np.nan, column["error"][rows])
-    return {
+    psnr = np.where(alone, np.nan, column["psnr"][rows])
+    lit = {"psnr": _numbers(psnr)} if store.field == "nerf" else {}
+    return lit | {
         "id": [str(column["id"][row]) for row in rows],
         **_coded("class", [column["class"][row] for row in rows]),
         **_coded("split", splits.tolist(), first=SPLITS),
-        "error": [float(f"{e:.4g}") if np.isfinite(e) else None for e in errors],
+        "error": _numbers(errors),
         "place": _squared(plane).round(DIGITS).tolist(),
         "neighbours": neighbours.tolist(),
         "cosines": np.asarray(cosines, np.float64).round(DIGITS).tolist(),
     }
+
+
+def _numbers(values: NDArray[np.floating]) -> list[float | None]:
+    return [float(f"{one:.4g}") if np.isfinite(one) else None for one in values]
 
 
 def _coded(name: str, texts: Sequence[str], *, first: Sequence[str] = ()) -> dict[str, Any]:

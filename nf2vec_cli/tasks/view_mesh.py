@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.shapes.clean import Mesh
-from nf2vec_cli.tasks.field_function import Askable
-from nf2vec_cli.tasks.rebuild import Form, build
+from nf2vec_cli.tasks.rebuild import Form, Shown, build
 
 HIGHEST = 65_535  # the largest number of 16 bits: 1 in unit space; 0 is -1
 # a udf's mesh has two sheets; 800 faces take 9.4 KB as text
-FACES = {"sdf": 600, "udf": 800, "occ": 600}
+FACES = {"sdf": 600, "udf": 800, "occ": 600, "nerf": 1_000}  # colours need some more
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Glance:
     faces: triangles that are left. resolution: grid points along each axis.
     """
 
-    field: Askable
+    field: Shown
     kind: str
     resolution: int
     faces: int
@@ -59,14 +58,23 @@ def simplified(
     return (fewer[0], fewer[1]) if len(fewer[1]) else (vertices, faces)
 
 
-def pack(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> str:
+def pack(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    *,
+    colours: NDArray[np.uint8] | None = None,
+) -> str:
     """Write vertices [V, 3] in [-1, 1]^3 and faces [F, 3] as base64 of 16 bit numbers.
 
-    Little endian: V, F, the vertices, the faces. More than 65,535 of either are nothing that a
+    Little endian: V, F, the vertices, the faces, and colours of the vertices if there are any,
+    5 bits of red, 6 of green, 5 of blue. More than 65,535 of either are nothing that a
     page can show: an empty text, as for no faces.
     """
     if not len(faces) or len(vertices) > HIGHEST or len(faces) > HIGHEST:
         return ""
     steps = np.rint((np.clip(vertices, -1, 1) + 1) / 2 * HIGHEST)
     parts = [np.array([len(vertices), len(faces)]), steps.ravel(), faces.ravel()]
+    if colours is not None:
+        red, green, blue = colours.astype(np.int64).T
+        parts.append(red >> 3 << 11 | green >> 2 << 5 | blue >> 3)
     return base64.b64encode(np.concatenate(parts).astype("<u2").tobytes()).decode()

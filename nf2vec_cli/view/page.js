@@ -55,12 +55,27 @@ const studio = (() => {
     let form = new THREE.BufferGeometry();
     form.setAttribute("position", new THREE.BufferAttribute(place, 3));
     form.setIndex(new THREE.BufferAttribute(numbers.slice(ends, ends + 3 * faces), 1));
-    form = THREE.toCreasedNormals(form, 0.7);
-    const body = new THREE.Mesh(form, new THREE.MeshLambertMaterial({ side: THREE.DoubleSide }));
-    body.material.color.set(colourOf(i)).lerp(new THREE.Color("white"), 0.25);
+    const tints = numbers.subarray(ends + 3 * faces); // of radiance: a colour for each vertex
+    const lit = tints.length > 0;
+    if (lit) form.setAttribute("color", new THREE.BufferAttribute(linear(tints), 3));
+    form = THREE.toCreasedNormals(form, lit ? 1.2 : 0.7);
+    const body = new THREE.Mesh(
+      form, new THREE.MeshLambertMaterial({ side: THREE.DoubleSide, vertexColors: lit }),
+    );
+    if (!lit) body.material.color.set(colourOf(i)).lerp(new THREE.Color("white"), 0.25);
     form.computeBoundingSphere();
     kept.set(i, body);
     return body;
+  }
+
+  function linear(tints) { // 5, 6 and 5 bits of sRGB, as the light that they stand for
+    const found = new Float32Array(3 * tints.length);
+    tints.forEach((tint, k) => {
+      [tint >> 11, (tint >> 5 & 63) / 63 * 31, tint & 31].forEach((value, channel) => {
+        found[3 * k + channel] = (value / 31) ** 2.2;
+      });
+    });
+    return found;
   }
 
   function camera() {
@@ -124,6 +139,8 @@ const stage = studio && (() => { // the large picture, which can be turned
   };
 })();
 
+const pictureOf = (i) => data.pictures?.[i] && `data:image/jpeg;base64,${data.pictures[i]}`;
+
 function thumbnail(canvas, i) {
   if (!studio || !shapes[i]) return sayOn(canvas, studio ? "no shape" : "");
   const view = studio.camera();
@@ -148,8 +165,11 @@ function present() {
   const facts = {
     Class: data.classNames[data.class[i]],
     Split: data.splitNames[data.split[i]],
-    "Fit error": error === null ? "not fitted" : error.toPrecision(3),
   };
+  if (!data.psnr) facts["Fit error"] = error === null ? "not fitted" : error.toPrecision(3);
+  else facts.PSNR = data.psnr[i] === null ? "unknown" : `${data.psnr[i].toFixed(1)} dB`;
+  el("picture").hidden = !pictureOf(i);
+  if (pictureOf(i)) el("picture").src = pictureOf(i);
   el("facts").replaceChildren(
     ...Object.entries(facts).flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]),
   );
@@ -159,14 +179,16 @@ function present() {
     const button = make("button");
     button.title = data.id[other];
     const label = make("span", "text", data.id[other].split("/").pop());
-    button.append(make("canvas"), label);
+    const picture = make(pictureOf(other) ? "img" : "canvas");
+    if (pictureOf(other)) picture.src = pictureOf(other);
+    button.append(picture, label);
     const named = `${data.classNames[data.class[other]]} · ${data.cosines[i][rank].toFixed(2)}`;
     button.append(make("span", "number", named));
     button.addEventListener("click", () => choose(other));
     return button;
   }));
   data.neighbours[i].forEach((other, rank) => {
-    thumbnail(el("neighbours").children[rank].firstChild, other);
+    if (!pictureOf(other)) thumbnail(el("neighbours").children[rank].firstChild, other);
   });
 }
 

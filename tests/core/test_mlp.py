@@ -5,6 +5,8 @@ import torch
 from nf2vec_cli.core import sine
 from nf2vec_cli.core.mlp import (
     SirenGradient,
+    frequencies,
+    relu_forward,
     siren_forward,
     siren_values,
     siren_values_and_slopes,
@@ -162,3 +164,38 @@ def test_slopes_in_single_precision():
     )
 
     torch.testing.assert_close(found.double(), truth, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", ["best", "reference"])
+def test_frequencies_are_sines_and_cosines_of_doubling_pitch(kernels, monkeypatch):
+    if kernels == "reference":
+        monkeypatch.setattr(sine, "_fused", lambda: None)
+    coords = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    coded = frequencies(coords, 24)
+
+    # in double, of the same numbers: at octave 23 single precision would know nothing of the angle
+    turns = ((coords + 1) / 2).double().numpy()
+    for d in range(3):
+        for k in range(24):
+            angle = np.pi * 2.0**k * turns[:, d]
+            np.testing.assert_allclose(coded[:, d * 48 + 2 * k], np.sin(angle), atol=1e-6)
+            np.testing.assert_allclose(coded[:, d * 48 + 2 * k + 1], np.cos(angle), atol=1e-6)
+
+
+def test_relu_networks_are_evaluated_each_at_its_own_points():
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(8, 6), (8, 8), (4, 8)]
+    weights = [torch.randn(2, *shape, generator=generator) for shape in shapes]
+    biases = [torch.randn(2, shape[0], generator=generator) for shape in shapes]
+    coded = torch.randn(2, 5, 6, generator=generator)
+
+    found = relu_forward(weights, biases, coded)
+
+    for one in range(2):
+        h = coded[one]
+        for w, b in zip(weights, biases, strict=True):
+            h = h @ w[one].T + b[one]
+            if len(w[one]) == 8:
+                h = h.clamp_min(0)
+        torch.testing.assert_close(found[one], h)

@@ -16,7 +16,7 @@ from nf2vec_cli.tasks.field_function import FieldFunction
 from nf2vec_cli.tasks.optimise import network_of, optimise
 from nf2vec_cli.tasks.score import field_error
 
-KINDS = list(FieldName)
+KINDS = [kind for kind in FieldName if kind is not FieldName.nerf]  # it is made of pictures
 
 
 def config_of(kind, **settings):

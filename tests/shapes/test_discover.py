@@ -1,13 +1,12 @@
-import os
 import unicodedata
-from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.shapes.discover import discover, fingerprint
+from nf2vec_cli.shapes.discover import discover
+from nf2vec_cli.shapes.load import READABLE
 
 OFF = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
 
@@ -261,48 +260,84 @@ def test_a_table_of_labels_that_is_not_there_is_said_so(make, tmp_path):
         discover(make("a.off"), labels=tmp_path / "no.csv")
 
 
-def test_a_fingerprint_is_the_content_the_size_and_the_time(make):
-    path = make("a.off") / "a.off"
-    os.utime(path, ns=(5, 1_234_567_890_123_456_789))
-
-    digest, size, mtime = fingerprint(path)
-
-    assert digest == sha256(OFF.encode()).digest()
-    assert (size, mtime) == (len(OFF), 1_234_567_890_123_456_789)
+NERF = READABLE["nerf"]
 
 
-def test_a_change_in_the_buffer_of_a_gltf_changes_its_fingerprint(tmp_path):
-    path = tmp_path / "x.gltf"
-    path.write_text('{"buffers": [{"uri": "my%20side.bin"}, {"uri": "data:,abc"}, {}]}')
-    (tmp_path / "my side.bin").write_bytes(b"1")
-    before = fingerprint(path)[0]
+def test_a_folder_of_pictures_is_one_shape_whatever_is_in_it(make):
+    folder = make(
+        "chair/a/transforms.json",
+        "chair/a/mesh.off",
+        "chair/a/train/r_0.off",
+        "chair/a/deep/transforms_train.json",
+        "chair/train/b/transforms_train.json",
+        "chair/train/b/transforms_test.json",
+        "chair/Test/c.v2/transforms_train.json",
+        "lamp/d.off",
+        "e/transforms_train.json",
+        ".hidden/f/transforms.json",
+    )
 
-    (tmp_path / "my side.bin").write_bytes(b"2")
+    refs = discover(folder, suffixes=NERF)
 
-    assert fingerprint(path)[0] != before
-
-
-@pytest.mark.parametrize(
-    "text", ["no json", "[]", "{}", '{"buffers": null}', '{"buffers": [1]}', "[" * 100_000]
-)
-def test_a_corrupt_gltf_has_a_fingerprint_all_the_same(tmp_path, text):
-    path = tmp_path / "x.gltf"
-    path.write_text(text)
-
-    assert fingerprint(path)[0] == sha256(text.encode()).digest()
-
-
-def test_a_fingerprint_reads_nothing_outside_the_folder(tmp_path):
-    (tmp_path / "in").mkdir()
-    path = tmp_path / "in" / "x.gltf"
-    path.write_text('{"buffers": [{"uri": "../secret.bin"}]}')
-    (tmp_path / "secret.bin").write_bytes(b"1")
-
-    assert fingerprint(path)[0] == sha256(path.read_bytes()).digest()
+    assert labels(refs) == {
+        "chair/a": ("chair", ""),
+        "chair/train/b": ("chair", "train"),
+        "chair/Test/c.v2": ("chair", "test"),
+        "lamp/d": ("lamp", ""),
+        "e": ("", ""),
+    }
+    assert {ref.id: ref.source for ref in refs}["chair/Test/c.v2"] == "chair/Test/c.v2"
+    assert all(ref.path == folder / ref.source for ref in refs)
 
 
-def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.off")
+def test_other_kinds_of_field_look_for_meshes_in_a_folder_of_pictures(make):
+    folder = make("a/transforms.json", "a/mesh.off")
 
-    with pytest.raises(OSError, match="no regular file"):
-        fingerprint(tmp_path / "pipe.off")
+    for kind in ("sdf", "udf", "occ"):
+        assert ids(discover(folder, suffixes=READABLE[kind])) == ["a/mesh"]
+
+
+def test_one_folder_of_pictures_is_a_source(make, monkeypatch):
+    folder = make("chair/a.v1/transforms.json", "chair/a.v1/train/b/transforms.json")
+    place = folder / "chair" / "a.v1"
+    monkeypatch.chdir(place)
+
+    for source in (place, f"{place}/", ".", "../a.v1"):
+        (ref,) = discover(source, suffixes=NERF)
+        assert (ref.id, ref.source, ref.path) == ("a.v1", "a.v1", place)
+    (ref,) = discover(place, root=folder, suffixes=NERF)
+    assert (ref.id, ref.class_name) == ("chair/a.v1", "chair")
+
+
+def test_a_list_and_standard_input_may_name_folders_of_pictures(make, monkeypatch):
+    folder = make("chair/a.v1/transforms.json", "lamp/b.off")
+    lines = "chair/a.v1/\nlamp/b.off\n"
+    (folder / "these.txt").write_text(lines)
+    monkeypatch.chdir(folder)
+
+    for source in (folder / "these.txt", "-"):
+        refs = discover(source, suffixes=NERF, stdin=StringIO(lines))
+        assert labels(refs) == {"chair/a.v1": ("chair", ""), "lamp/b": ("lamp", "")}
+
+
+def test_labels_match_folders_of_pictures(make, tmp_path):
+    (tmp_path / "labels.csv").write_text("name,class,split\na.v1,lamp,val\n")
+    folder = make("x/a.v1/transforms.json")
+
+    found = discover(folder, labels=tmp_path / "labels.csv", suffixes=NERF)
+
+    assert labels(found) == {"x/a.v1": ("lamp", "val")}
+
+
+def test_a_folder_and_a_mesh_of_one_name_are_two_shapes(make):
+    folder = make("a/transforms.json", "a.off")
+
+    assert {ref.id: ref.source for ref in discover(folder, suffixes=NERF)} == {
+        "a": "a",
+        "a.off": "a.off",
+    }
+
+
+def test_where_there_are_no_pictures_it_says_what_was_looked_for(make):
+    with pytest.raises(InputError, match=r"transforms\*\.json"):
+        discover(make("notes.md"), suffixes=NERF)

@@ -102,6 +102,13 @@ def test_ascii_stl_of_two_solids_is_one_mesh_of_two_bodies(tmp_path):
     assert volume(mesh) == pytest.approx(2)
 
 
+def test_points_of_two_numbers_are_refused(part, tmp_path):
+    path = save(part, tmp_path, "gltf")
+    path.write_text(path.read_text().replace('"VEC3"', '"VEC2"'))
+
+    assert "has 2 numbers" in refused(path)
+
+
 def test_scene_nodes_are_placed_by_their_transforms_and_a_mirror_stays_closed(part, tmp_path):
     turn = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
     turn[:3, 3] = [10, 0, 0]
