@@ -22,17 +22,22 @@ class TrainConfig(StrictModel):
         description="aligned: directions in which weights and fields differ; paper: rows; split: "
         "geometry and appearance apart (nerf).",
     )
-    embedding: PositiveInt = Field(320, description="Numbers in an embedding (E).")
+    embedding: PositiveInt = Field(448, description="Numbers in an embedding (E).")
     components: PositiveInt = Field(
-        128,
+        192,
         description="Directions that are kept of the weights, and of each thing that is probed; "
         "some of them are the first numbers of an embedding (aligned).",
     )
     probes: int = Field(
-        19,
+        23,
         ge=0,
         description="Points along each axis at which a field is read from its weights: 7, 11, 15 "
-        "and so on; 0: weights alone, then with 192 components (aligned).",
+        "and so on; 0: weights alone (aligned).",
+    )
+    moves: NonNegativeInt = Field(
+        2,
+        description="Times that each training field is read as if its object were moved a little: "
+        "slopes that change with it count less; 0: all the same (aligned).",
     )
     leading: int = Field(
         2,
@@ -143,9 +148,20 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-# what radiance wants besides; the authors' of their framework for it (their epochs: 501 of 95,000)
+# what radiance wants besides. small: the lattice and what leads by the classes of held out objects
+# , the coding by the loss after 400 steps. paper: the authors' framework for
+# it (their epochs: 501 of 95,000)
 RADIANCE: dict[Preset, dict[str, Any]] = {
-    Preset.small: {},
+    Preset.small: {
+        "embedding": 512,
+        "components": 128,
+        "probes": 19,
+        "leading": 3,
+        "octaves": 6,
+        "coding": "turns",
+        "batch": 16,
+        "steps": 2_000,
+    },
     Preset.paper: {
         "hidden": 1024,
         "octaves": 24,

@@ -67,10 +67,11 @@ class AlignedEncoder(nn.Module):
     weights say together is read as well, where `probes` is not 0: the field at a lattice of
     probes^3 points, and which way it rises in each part of space (`slope_histogram`).
 
-    The projections come from the training fields (`fit_projection`) and stay as they are. An
-    embedding begins with the K whitened components of the weights, the K of the slopes and, if
-    `leading` is 3, the K of the values, at one length, which tell objects apart; the rest is
-    learned by a network from all of them in their natural spread: the decoder reads it.
+    The projections come from the training fields (`fit_projection`) and stay as they are. Slopes
+    that change when an object is moved a little count less than steady ones. An embedding begins
+    with the K whitened components of the weights, the K of the slopes and, if `leading` is 3, the K
+    of the values, at one length, which tell objects apart; the rest is learned by a network from
+    all of them in their natural spread: the decoder reads it.
 
     The directions of weights are kept with 2 bits a number, P/4 bytes each: what is projected has
     so many parameters that the rounding averages out.
@@ -119,10 +120,22 @@ class AlignedEncoder(nn.Module):
             nn.Linear(width, embedding - self.directions),
         )
 
-    def fit_projection(self, theta: Tensor, init: Tensor) -> None:  # [N, P], [P]
-        """Take the principal directions of the training fields' differences from the init.
+    def fit_projection(
+        self,
+        theta: Tensor,  # [N, P]
+        init: Tensor,  # [P]
+        *,
+        moves: int = 0,
+    ) -> None:
+        """Take the directions in which the training fields differ, from the init and as fields.
 
         Components beyond N - 1 stay zero.
+
+        Args:
+            theta: training fields.
+            init: shared init of all fields.
+            moves: times that each is read as if its object were moved a little; 0: slopes are
+                projected on principal directions.
         """
         self.init.copy_(init)
         difference = theta - init
@@ -143,7 +156,7 @@ class AlignedEncoder(nn.Module):
         if self.probes:
             slopes, values = self._probed(theta)
             self.values.fit(values)
-            self.slopes.fit(slopes)
+            self.slopes.fit(slopes, self._changes(theta, slopes, moves) if moves else None)
 
     def components(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K or 3 K]
         """Give the whitened components: of the weights, the slopes and the values."""
@@ -168,14 +181,21 @@ class AlignedEncoder(nn.Module):
         learned = self.learned(components * spread) * (LEARNED if self.probes else 1)
         return torch.cat([direction, learned.to(direction.dtype)], dim=-1)
 
-    def _probed(self, theta: Tensor) -> tuple[Tensor, Tensor]:  # -> [B, F], [B, V]
+    def _probed(
+        self, theta: Tensor, moves: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:  # -> [B, F], [B, V]
         """Read fields at the lattice: how they rise, and what they are in large parts."""
         side = self.probes
         if self.spec.octaves:
-            opacity, colours = read_radiance(theta, self.spec, side)
+            opacity, colours = read_radiance(theta, self.spec, side, moves)
             return slope_histogram(opacity, side), coarse_radiance(opacity, colours, side)
-        values = read_field(theta, self.spec, side)
+        values = read_field(theta, self.spec, side, moves)
         return slope_histogram(values, side), coarse_values(values, side)
+
+    def _changes(self, theta: Tensor, slopes: Tensor, moves: int) -> Tensor:  # [moves N, F]
+        """Tell how slopes change when objects are moved: the same moves whatever the seed."""
+        draw = torch.Generator().manual_seed(0)
+        return torch.cat([self._probed(theta, draw)[0] - slopes for _ in range(moves)])
 
     def _projected(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, K]
         difference = theta - self.init

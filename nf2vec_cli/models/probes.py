@@ -16,6 +16,8 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 CELLS = 4  # steps of a histogram along an axis; its cells are two steps wide, 5 along an axis
 # six ways along the axes and eight to the corners; twelve more to the edges told no more
 WAYS = [way for way in product((-1, 0, 1), repeat=3) if sum(map(abs, way)) in (1, 3)]
+# what a move does at most, or its standard deviation: factors of the axes, radians, shift
+STRETCH, TURN, SHIFT = 0.2, 0.14, 0.04
 HISTOGRAM = len(WAYS) * (CELLS + 1) ** 3  # numbers of a slope histogram
 
 
@@ -23,6 +25,24 @@ def lattice(side: int) -> Tensor:  # -> [side^3, 3]
     """Give the middles of side^3 cells of [-1, 1]^3, x slowest."""
     along = (torch.arange(side) + 0.5) * (2 / side) - 1
     return torch.cartesian_prod(along, along, along)
+
+
+def moved(points: Tensor, count: int, generator: torch.Generator) -> Tensor:  # [M, 3], [B, M, 3]
+    """Move points for each of B objects as if each stood in the cube a little otherwise.
+
+    Each axis by a factor of exp(-STRETCH) to exp(STRETCH), a turn about any axis by angles of
+    spread TURN (at most twice that) and a shift of spread SHIFT; kept in [-1, 1], where fields are
+    known.
+    """
+    factors = torch.exp(STRETCH * (2 * torch.rand(count, 1, 3, generator=generator) - 1))
+    angles = TURN * torch.randn(count, 3, generator=generator).clamp_(-2, 2)
+    shifts = SHIFT * torch.randn(count, 1, 3, generator=generator)
+    turns = angles.new_zeros(count, 3, 3)
+    for way, (row, column) in enumerate(((1, 2), (2, 0), (0, 1))):
+        turns[:, row, column], turns[:, column, row] = -angles[:, way], angles[:, way]
+    turned = points.cpu() @ (torch.linalg.matrix_exp(turns) * factors).mT
+    found: Tensor = (turned + shifts).clamp_(-1, 1)
+    return found.to(points.device)
 
 
 def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
@@ -40,9 +60,21 @@ def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
 
 
 @torch.no_grad()
-def read_field(theta: Tensor, spec: NetworkSpec, side: int) -> Tensor:  # [B, P] -> [B, side^3]
-    """Read fields at a lattice as their labels, 0 to 1: every kind has a sigmoid at its end."""
-    points = lattice(side).to(theta.device).expand(len(theta), -1, -1)
+def read_field(
+    theta: Tensor,  # [B, P]
+    spec: NetworkSpec,
+    side: int,
+    moves: torch.Generator | None = None,
+) -> Tensor:  # [B, side^3]
+    """Read fields at a lattice as their labels, 0 to 1: every kind has a sigmoid at its end.
+
+    moves: read each as it would be if its object were `moved` by a draw of this.
+    """
+    points = lattice(side).to(theta.device)
+    if moves is None:
+        points = points.expand(len(theta), -1, -1)
+    else:
+        points = moved(points, len(theta), moves)
     with quick_products() if theta.device.type == "cpu" else nullcontext():
         return field_outputs(theta, points, spec).sigmoid_()
 

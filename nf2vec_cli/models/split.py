@@ -59,9 +59,23 @@ class SplitEncoder(nn.Module):
     def _projections(self) -> list[Projection]:
         return [self.slopes, self.values, self.hues, self.tints]
 
-    def fit_projection(self, theta: Tensor, _init: Tensor) -> None:  # [N, P], [P]
-        """Take the directions in which the training fields differ, of each thing that is read."""
-        for projection, features in zip(self._projections, self._read(theta), strict=True):
+    def fit_projection(
+        self,
+        theta: Tensor,  # [N, P]
+        _init: Tensor,  # [P]
+        *,
+        moves: int = 0,
+    ) -> None:
+        """Take the directions in which the training fields differ, of each thing that is read.
+
+        moves: times that slopes are read as if each object were moved a little, as
+        `AlignedEncoder.fit_projection` does.
+        """
+        slopes, *others = self._read(theta)
+        draw = torch.Generator().manual_seed(0)
+        changes = [self._slopes(theta, draw) - slopes for _ in range(moves)]
+        self.slopes.fit(slopes, torch.cat(changes) if changes else None)
+        for projection, features in zip(self._projections[1:], others, strict=True):
             projection.fit(features)
 
     def components(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, 4 K]
@@ -88,6 +102,10 @@ class SplitEncoder(nn.Module):
                 (learned(natural[:, part]) * LEARNED).to(directions.dtype),
             ]
         return torch.cat(found, dim=-1)
+
+    def _slopes(self, theta: Tensor, moves: torch.Generator) -> Tensor:
+        opacity, _ = read_radiance(theta, self.spec, self.probes, moves)
+        return slope_histogram(opacity, self.probes)
 
     def _read(self, theta: Tensor) -> list[Tensor]:
         opacity, colours = read_radiance(theta, self.spec, self.probes)

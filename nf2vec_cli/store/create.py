@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ from nf2vec_cli.store.schema import (
     SURFACE,
     Column,
 )
+
+
+def free_name(path: Path) -> Path:
+    """Name what is not there yet: NAME-2.zarr beside NAME.zarr, and so on."""
+    names = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2))
+    return next(name for name in names if not name.exists())
 
 
 def holds_store(path: Path) -> bool:

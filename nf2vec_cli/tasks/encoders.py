@@ -212,8 +212,8 @@ def _from_store(store: Store, key: str) -> Trained:
 
 
 def _settings(facts: Mapping[str, Any]) -> TrainConfig:
-    """Read the settings of an encoder; those from before there were probes name none."""
-    return TrainConfig.model_validate({"probes": 0} | facts["config"])
+    """Read the settings of an encoder; those from before there were probes, or moves, name none."""
+    return TrainConfig.model_validate({"probes": 0, "moves": 0} | facts["config"])
 
 
 def _assembled(key: str, arrays: State, facts: dict[str, Any], *, origin: str) -> Trained:

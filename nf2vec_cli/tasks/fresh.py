@@ -16,7 +16,7 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef, discover
-from nf2vec_cli.shapes.load import READABLE
+from nf2vec_cli.shapes.load import READABLE, load_shape
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encode import embedder
@@ -45,13 +45,25 @@ class Fresh:
 def find_shapes(store: Store, source: str | Path) -> list[ShapeRef]:
     """Find shapes, as `discover` does, that the fields of a store are fitted to.
 
+    They are read up to the first that can be: a file of another kind is told before anything is
+    trained or fitted.
+
     Raises:
-        InputError: there are none.
+        InputError: there are none, or none that can be read.
     """
     try:
-        return discover(source, suffixes=READABLE[store.field])
+        refs = discover(source, suffixes=READABLE[store.field])
     except InputError as error:
         raise InputError(error.message, hint=error.hint or _others(store)) from error
+    first = ""
+    for ref in refs:
+        try:
+            load_shape(ref.path, store.field)
+        except (InputError, OSError) as error:
+            first = first or f"{ref.id!r} cannot be fitted: {error}"
+        else:
+            return refs
+    raise InputError(first, hint=_others(store))
 
 
 def _others(store: Store) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -51,7 +51,7 @@ class Gallery:
     rows: Rows
     metric: Metric = Metric.cosine
     approximate: bool = False
-    part: slice = slice(None)
+    part: slice = field(default_factory=lambda: slice(None))
 
     def among(self, rows: Rows) -> Rows:
         """List those of some rows that are in the gallery."""

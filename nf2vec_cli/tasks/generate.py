@@ -12,7 +12,7 @@ from nf2vec_cli.config.generate import GenerateConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
-from nf2vec_cli.store.create import holds_store
+from nf2vec_cli.store.create import free_name, holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
@@ -113,7 +113,7 @@ def generate(
     if count < 1:
         raise UsageFault(f"--count {count}: at least 1 shape can be generated")
     target = open_device(device)
-    check_free(out, force=force)
+    check_free(out, force=force, line=f"nf2vec generate {path} --class {class_name}")
     # before anything is locked: what is refused here changes nothing
     _members(open_embeddings(open_store(path), encoder), class_name, compare=metrics)
     with progress or Silent() as teller:
@@ -171,23 +171,31 @@ def generate(
     return result
 
 
-def check_free(out: Path, *, force: bool) -> None:
+def check_free(out: Path, *, force: bool, line: str) -> None:
     """See that a new store can be made at OUT; --force gives up what was generated, never a field.
+
+    Args:
+        out: the store to make.
+        force: replace what was generated there.
+        line: the command without --out, for the hints.
 
     Raises:
         StoreError: something is there that stays.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
+    other = f"`{line} --out {free_name(out)}`"
     if not holds_store(out):
-        raise StoreError(f"{out} is there already, and is no store", hint="give another --out")
+        raise StoreError(f"{out} is there already, and is no store", hint=other)
     if {run["kind"] for run in open_store(out).runs()} != {KIND}:
         raise StoreError(
             f"{out} is a store of more than what was generated: it is never replaced",
-            hint="give another --out",
+            hint=other,
         )
     if not force:
-        raise StoreError(f"{out} is there already", hint="`--force` replaces it")
+        raise StoreError(
+            f"{out} is there already", hint=f"`{line} --out {out} --force` replaces it"
+        )
 
 
 def _members(kept: Embeddings, class_name: str, *, compare: bool) -> Members:

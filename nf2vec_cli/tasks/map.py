@@ -95,7 +95,7 @@ def map_stores(
     """
     where = open_device(device)
     if out is not None:
-        check_replaceable(out)
+        check_replaceable(out, f"nf2vec map {path} {target}")
     # before anything is locked: what is refused here changes nothing
     asked, _ = _opened(path, target, encoder, target_encoder)
     if metrics:

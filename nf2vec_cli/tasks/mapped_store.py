@@ -10,7 +10,7 @@ import numpy as np
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.create import holds_store
+from nf2vec_cli.store.create import free_name, holds_store
 from nf2vec_cli.store.schema import Entry, Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedding_store import write_embedding_store
@@ -19,21 +19,26 @@ from nf2vec_cli.tasks.pairs import Pairs
 from nf2vec_cli.tasks.sources import roots_of
 
 
-def check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path, line: str) -> None:
     """See that a store can be made at `out`: there is nothing, or embeddings alone.
+
+    Args:
+        out: the store to make.
+        line: the command without --out, for the hints.
 
     Raises:
         StoreError: something is there that stays.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
+    other = f"`{line} --out {free_name(out)}`"
     if not holds_store(out):
-        raise StoreError(f"{out} is there already, and is no store", hint="give another --out")
+        raise StoreError(f"{out} is there already, and is no store", hint=other)
     there = open_store(out)
     if len(there.rows()) != len(there.rows(Status.EMBEDDED)):
         raise StoreError(
             f"{out} holds fields, not only mapped embeddings: it is never replaced",
-            hint="give another --out",
+            hint=other,
         )
 
 
@@ -69,6 +74,8 @@ def write_mapped(
     Raises:
         StoreError: embeddings by another mapper, or of other objects, are there.
     """
+    like = pairs.b.store
+    line = f"nf2vec map {pairs.a.store.path} {like.path} --out {out} --force"
     product = sha256(f"{mapper}/{known.key}".encode() + z.astype("<f4").tobytes()).hexdigest()
     if holds_store(out):
         runs = open_store(out).runs()
@@ -76,9 +83,9 @@ def write_mapped(
             return False
         if not force:
             raise StoreError(
-                f"{out} is there already, with other embeddings", hint="`--force` replaces it"
+                f"{out} is there already, with other embeddings",
+                hint=f"`{line}` replaces it",
             )
-    like = pairs.b.store
     entries, columns = _labels(pairs.a.store, like, rows)
     told = summary | {"product": product, "roots": [str(root) for root in roots_of(like)]}
     write_embedding_store(out, like, known, entries, z, columns, kind="map", summary=told, **run)

@@ -84,7 +84,8 @@ class Study:
             progress.start(None, "projection")
             most = min(MOST_PROJECTED, PROJECTED_BYTES // (4 * self.spec.parameters))
             theta = self._theta(_spread_over(self.train, most))
-            encoder.fit_projection(theta, torch.from_numpy(self.store.init).to(self.device))
+            init = torch.from_numpy(self.store.init).to(self.device)
+            encoder.fit_projection(theta, init, moves=self.config.moves)
 
     def read(self) -> None:
         """Keep what an aligned encoder reads of each field: training never changes it.

@@ -83,9 +83,10 @@ def view(
     """
     began = time.monotonic()
     progress = progress or Silent()
+    line = f"nf2vec view {path} --out {out}"
     if out.is_dir():
-        raise UsageFault(f"{out} is a folder", hint=f"`--out {out / 'page.html'}`")
-    require_map(kind)
+        raise UsageFault(f"{out} is a folder", hint=f"`{line}/page.html`")
+    require_map(kind, line)
     store = open_store(path)
     kept = open_embeddings(store, encoder)
     rows = _shown(store, kept)
@@ -96,7 +97,7 @@ def view(
     with progress:
         progress.start(None, f"map ({kind})")
         z = kept.read(rows)
-        plane, neighbours = plane_of(z, kind, seed=seed), nearest(z, SHOWN)
+        plane, neighbours = plane_of(z, kind, seed=seed, line=line), nearest(z, SHOWN)
         progress.start(len(rows), "shapes")
         for row, made in zip(rows, spread(_seen, chores, workers=workers), strict=True):
             progress.advance(1, names[row])

@@ -27,12 +27,13 @@ class MapKind(StrEnum):
     umap = "umap"
 
 
+LINE = "nf2vec view STORE"  # a command without --map, for hints
 NAMES = {MapKind.pca: "PCA", MapKind.tsne: "t-SNE", MapKind.umap: "UMAP"}
 NEEDS = {MapKind.tsne: ("sklearn", "scikit-learn"), MapKind.umap: ("umap", "umap-learn")}
 
 
-def require_map(kind: MapKind) -> None:
-    """See that the package which a map needs is installed.
+def require_map(kind: MapKind, line: str = LINE) -> None:
+    """See that the package which a map needs is installed; line: the command without --map.
 
     Raises:
         UsageFault: it is not.
@@ -43,11 +44,11 @@ def require_map(kind: MapKind) -> None:
     if find_spec(module) is None:
         raise UsageFault(
             f"`--map {kind}` needs {package}, which is not installed",
-            hint="`pip install 'nf2vec[view]'`, or `--map pca`",
+            hint=f"`pip install 'nf2vec[view]'`, or `{line} --map pca`",
         )
 
 
-def plane_of(z: Floats, kind: MapKind, *, seed: int) -> Plane:  # [N, E] -> [N, 2]
+def plane_of(z: Floats, kind: MapKind, *, seed: int, line: str = LINE) -> Plane:  # [N, E] -> [N, 2]
     """Lay embeddings out in the plane (paper, Fig. 9: t-SNE of the embeddings of a test set).
 
     Args:
@@ -55,18 +56,19 @@ def plane_of(z: Floats, kind: MapKind, *, seed: int) -> Plane:  # [N, E] -> [N, 
             same cosine.
         kind: principal components, t-SNE or UMAP.
         seed: of t-SNE and UMAP; principal components draw nothing.
+        line: the command without --map, for the hints.
 
     Raises:
         UsageFault: the package is not installed, or there are too few objects.
     """
-    require_map(kind)
+    require_map(kind, line)
     unit = _unit(z)
     if kind is MapKind.pca:
         return _principal(unit)
     if len(unit) < LEAST:
         raise UsageFault(
             f"`--map {kind}` needs {LEAST} objects or more, there are {len(unit)}",
-            hint="`--map pca`",
+            hint=f"`{line} --map pca`",
         )
     if kind is MapKind.tsne:
         made = import_module("sklearn.manifold").TSNE(

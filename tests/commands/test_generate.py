@@ -136,7 +136,8 @@ def test_force_trains_again_to_the_same_numbers_and_replaces_what_was_drawn(stor
     refused = draw()
     assert (refused.exit_code, refused.stdout) == (4, "")
     assert "gen.zarr is there already" in refused.stderr
-    assert "--force" in refused.stderr
+    assert f"nf2vec generate {store} --class " in refused.stderr
+    assert f"--out {tmp_path / 'gen.zarr'} --force`" in refused.stderr
 
     result(draw("--force", count=3))
     assert load_state(open_store(store), GENERATORS, first["generator"])[1]["ended"] > ended
@@ -215,6 +216,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, store, draw, 
     fields = draw("--force", out="ds.zarr")
     assert fields.exit_code == 4
     assert "never replaced" in fields.stderr
+    assert f"--out {tmp_path / 'ds-2.zarr'}`" in fields.stderr
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("mine")
     assert "is no store" in draw("--force", out="folder").stderr

@@ -325,7 +325,8 @@ def test_other_embeddings_are_replaced_by_force_only(run, pair, tmp_path):
 
     refused = run("map", *pair, "--out", out, *QUICK, "--seed", "3")
     assert refused.exit_code == 4
-    assert "--force" in refused.stderr
+    line = f"nf2vec map {pair[0]} {pair[1]} --out {out} --force"
+    assert f"`{line}`" in refused.stderr.replace("\n", " ")
     assert state(out) == before
 
     assert result(run("map", *pair, "--out", out, *QUICK, "--seed", "3", "--force", "--json"))

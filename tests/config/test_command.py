@@ -37,7 +37,7 @@ def test_an_embedding_without_room_beside_its_components_is_refused(run, tmp_pat
     outcome = run("train", tmp_path / "ds.zarr", "--set", "embedding=256")
 
     assert outcome.exit_code == 3
-    assert "256 components" in outcome.stderr
+    assert "384 components" in outcome.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--preset", "paper"), ("--model", "gan")])

@@ -136,6 +136,29 @@ def test_slopes_come_from_the_fields_own_values():
     torch.testing.assert_close(found[:, 8:], encoder.values(coarse_values(values, 11)))
 
 
+def test_slopes_that_change_when_an_object_is_moved_count_less():
+    init, theta = fields(40)
+    plain, steady = (
+        AlignedEncoder(SPEC, components=4, probes=11, width=8, embedding=11) for _ in range(2)
+    )
+    plain.fit_projection(theta, init)
+    steady.fit_projection(theta, init, moves=3)
+
+    def share_of_change(encoder):
+        values = read_field(theta, SPEC, 11, torch.Generator().manual_seed(9))
+        there, moved = (
+            encoder.components(theta)[:, 4:8],
+            encoder.slopes(slope_histogram(values, 11)),
+        )
+        return float((moved - there).square().sum() / there.square().sum())
+
+    assert share_of_change(steady) < 0.7 * share_of_change(plain)
+    # nothing else is touched
+    parts = [encoder.components(theta) for encoder in (plain, steady)]
+    torch.testing.assert_close(parts[0][:, :4], parts[1][:, :4])
+    torch.testing.assert_close(parts[0][:, 8:], parts[1][:, 8:])
+
+
 def test_an_embedding_is_the_same_alone_and_among_others():
     init, theta = fields(40)
     encoder = AlignedEncoder(SPEC, components=4, probes=11, width=8, embedding=11).eval()

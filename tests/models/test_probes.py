@@ -7,6 +7,7 @@ from nf2vec_cli.models.probes import (
     WAYS,
     field_outputs,
     lattice,
+    moved,
     read_field,
     slope_histogram,
 )
@@ -35,6 +36,30 @@ def test_a_field_is_read_where_it_is_evaluated():
     raw = field_outputs(theta[1:2], lattice(6)[None], SPEC)[0]
     assert found.shape == (3, 216)
     torch.testing.assert_close(found[1], raw.sigmoid())
+
+
+def test_moved_points_stay_in_the_cube_each_move_its_own():
+    points = lattice(6)
+
+    found = moved(points, 50, torch.Generator().manual_seed(0))
+
+    assert found.shape == (50, 216, 3)
+    assert found.abs().max() <= 1
+    assert (found[0] - found[1]).abs().mean() > 0.01
+    inner = points.norm(dim=1) < 0.6
+    ratio = found[:, inner].norm(dim=2) / points[inner].norm(dim=1)
+    assert ratio.mean() == pytest.approx(1, abs=0.05)
+    assert ratio.std() > 0.05
+    torch.testing.assert_close(found, moved(points, 50, torch.Generator().manual_seed(0)))
+
+
+def test_a_field_can_be_read_as_if_its_object_were_moved():
+    theta = siren_init(SPEC, seed=0).expand(2, -1)
+
+    found = read_field(theta, SPEC, 6, torch.Generator().manual_seed(3))
+
+    points = moved(lattice(6), 2, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(found, field_outputs(theta, points, SPEC).sigmoid())
 
 
 @pytest.mark.parametrize("side", [7, 11, 15])

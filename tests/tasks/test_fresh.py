@@ -6,7 +6,7 @@ from nf2vec_cli.shapes.discover import ShapeRef, discover
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.encoders import open_encoder
-from nf2vec_cli.tasks.fresh import embed_shapes
+from nf2vec_cli.tasks.fresh import embed_shapes, find_shapes
 
 
 def test_a_shape_of_the_store_gets_the_same_weights_and_embedding(run, fitted, folder):
@@ -28,3 +28,21 @@ def test_what_cannot_be_fitted_is_told_with_its_reason(fitted, tmp_path):
 
     with pytest.raises(InputError, match="broken"):
         embed_shapes(store, [ShapeRef("broken", broken, "broken.stl")], open_encoder(store), jobs=1)
+
+
+def test_files_of_another_kind_are_told_before_anything_is_fitted(fitted, tmp_path):
+    cloud, broken = tmp_path / "cloud.ply", tmp_path / "broken.stl"
+    points = "".join(f"0.{n} 0.5 0.{n}\n" for n in range(9))
+    cloud.write_text(
+        "ply\nformat ascii 1.0\nelement vertex 9\nproperty float x\nproperty float y\n"
+        f"property float z\nend_header\n{points}"
+    )
+    broken.write_bytes(b"")
+    store = open_store(fitted)
+
+    with pytest.raises(InputError, match="'cloud' cannot be fitted: the file is a cloud"):
+        find_shapes(store, cloud)
+    assert len(find_shapes(store, tmp_path / "shapes")) == 3
+    with pytest.raises(InputError, match="cannot be fitted") as caught:
+        find_shapes(store, tmp_path / "broken.stl")
+    assert "nf2vec fit SHAPES" in caught.value.hint

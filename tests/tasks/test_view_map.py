@@ -56,7 +56,7 @@ def test_too_few_objects_for_a_map_are_told(groups):
     with pytest.raises(UsageFault, match="needs 5 objects or more, there are 4") as caught:
         plane_of(groups[:4], MapKind.tsne, seed=0)
 
-    assert "--map pca" in caught.value.hint
+    assert caught.value.hint == "`nf2vec view STORE --map pca`"
 
 
 @pytest.mark.parametrize(("kind", "package"), [("tsne", "scikit-learn"), ("umap", "umap-learn")])
