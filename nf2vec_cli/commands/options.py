@@ -22,8 +22,12 @@ RecipeOpt = Annotated[
     Option("--recipe", help="Optimisation that settings start from; fast if not given."),
 ]
 ArchOpt = Annotated[
-    Literal["aligned", "paper"] | None,
-    Option("--encoder-arch", help="aligned: directions of the aligned weights; paper: rows."),
+    Literal["aligned", "paper", "split"] | None,
+    Option(
+        "--encoder-arch",
+        help="aligned: directions of the aligned weights; paper: rows; split: geometry and "
+        "appearance apart (nerf).",
+    ),
 ]
 GeneratorOpt = Annotated[
     Literal["flow", "gan"] | None,

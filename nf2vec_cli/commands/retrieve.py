@@ -40,6 +40,10 @@ MetricOpt = Annotated[
         help="Distance: 1 - cosine of two embeddings, or the length of the line between them.",
     ),
 ]
+ByOpt = Annotated[
+    Literal["geometry", "appearance", "both"],
+    Option("--by", help="What is compared; one alone by an encoder of `--encoder-arch split`."),
+]
 SplitOpt = Annotated[
     Literal["train", "val", "test"] | None,
     Option("--split", help="Search in it alone; with --metrics and no --query: what asks, too."),
@@ -80,6 +84,7 @@ def retrieve(
     store: StoreArg,
     query: QueryOpt = None,
     k: KOpt = 10,
+    by: ByOpt = "both",
     metric: MetricOpt = "cosine",
     split: SplitOpt = None,
     gallery: GalleryOpt = None,
@@ -116,6 +121,7 @@ def retrieve(
         approximate=index == "ann",
         threshold=threshold,
         device=device,
+        by=by,
     )
     if texts:
         question = ask(

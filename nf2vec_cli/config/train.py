@@ -17,15 +17,16 @@ class TrainConfig(StrictModel):
 
     preset: Preset = Field(Preset.small, description="Sizes that the settings below start from.")
 
-    encoder_arch: Literal["aligned", "paper"] = Field(
+    encoder_arch: Literal["aligned", "paper", "split"] = Field(
         "aligned",
-        description="aligned: directions in which weights and fields differ; paper: rows.",
+        description="aligned: directions in which weights and fields differ; paper: rows; split: "
+        "geometry and appearance apart (nerf).",
     )
     embedding: PositiveInt = Field(448, description="Numbers in an embedding (E).")
     components: PositiveInt = Field(
         192,
         description="Directions that are kept of the weights, and of each thing that is probed; "
-        "those of weights and slopes are the first numbers of it (aligned).",
+        "some of them are the first numbers of an embedding (aligned).",
     )
     probes: int = Field(
         23,
@@ -37,6 +38,13 @@ class TrainConfig(StrictModel):
         2,
         description="Times that each training field is read as if its object were moved a little: "
         "slopes that change with it count less; 0: all the same (aligned).",
+    )
+    leading: int = Field(
+        2,
+        ge=1,
+        le=3,
+        description="Whose directions are the first numbers: 1: of weights, 2: and of slopes, 3: "
+        "and of values (aligned).",
     )
     widths: tuple[PositiveInt, ...] = Field(
         (128, 128, 256, 256), description="Units of the layers that each row goes through (paper)."
@@ -88,7 +96,15 @@ class TrainConfig(StrictModel):
         """How many first numbers of an embedding are components; the decoder reads the rest."""
         if self.encoder_arch != "aligned":
             return 0
-        return self.components * (2 if self.probes else 1)
+        return self.components * (self.leading if self.probes else 1)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Which numbers of an embedding tell what alone: none do, but of split."""
+        if self.encoder_arch != "split":
+            return {}
+        half = self.embedding // 2
+        return {"geometry": slice(0, half), "appearance": slice(half, self.embedding)}
 
     @model_validator(mode="after")
     def _room_to_learn(self) -> TrainConfig:
@@ -96,13 +112,20 @@ class TrainConfig(StrictModel):
             raise ValueError(
                 f"embedding {self.embedding} has no room beside {self.directions} components"
             )
+        if self.encoder_arch == "split" and not (self.probes and self.embedding % 2 == 0):
+            raise ValueError("split: probes cannot be 0, half of an embedding is of geometry")
+        if self.encoder_arch == "split" and self.embedding // 2 <= self.components:
+            raise ValueError(
+                f"half of embedding {self.embedding} has no room beside {self.components} "
+                "components"
+            )
         if self.probes and self.probes not in PROBES:
             raise ValueError(f"probes {self.probes} make no whole cells: 0, 7, 11, 15 .. 63 do")
         return self
 
 
 # settings that came later, with values that change nothing: products without them keep their names
-LATER = {"coding": "radians", "rays": 192, "step_samples": 1_024, "empty": 256}
+LATER = {"leading": 2, "coding": "radians", "rays": 192, "step_samples": 1_024, "empty": 256}
 
 PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.small: {},
@@ -125,9 +148,20 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-# what radiance wants besides; the authors' of their framework for it (their epochs: 501 of 95,000)
+# what radiance wants besides. small: the lattice and what leads by the classes of held out objects
+# , the coding by the loss after 400 steps. paper: the authors' framework for
+# it (their epochs: 501 of 95,000)
 RADIANCE: dict[Preset, dict[str, Any]] = {
-    Preset.small: {},
+    Preset.small: {
+        "embedding": 512,
+        "components": 128,
+        "probes": 19,
+        "leading": 3,
+        "octaves": 6,
+        "coding": "turns",
+        "batch": 16,
+        "steps": 2_000,
+    },
     Preset.paper: {
         "hidden": 1024,
         "octaves": 24,

@@ -8,6 +8,7 @@ from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.encoder import AlignedEncoder, RowsEncoder
 from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.models.split import SplitDecoder, SplitEncoder
 
 
 class AutoEncoder(nn.Module):
@@ -15,7 +16,24 @@ class AutoEncoder(nn.Module):
 
     def __init__(self, spec: NetworkSpec, config: TrainConfig) -> None:
         super().__init__()
-        self.encoder: RowsEncoder | AlignedEncoder
+        self.encoder: RowsEncoder | AlignedEncoder | SplitEncoder
+        self.decoder: Decoder
+        if config.encoder_arch == "split":
+            self.encoder = SplitEncoder(
+                spec,
+                components=config.components,
+                probes=config.probes,
+                width=config.tail,
+                embedding=config.embedding,
+                noise=config.noise,
+            )
+            self.decoder = SplitDecoder(
+                config.embedding,
+                hidden=config.hidden,
+                octaves=config.octaves,
+                coding=config.coding,
+            )
+            return
         if config.encoder_arch == "paper":
             self.encoder = RowsEncoder(spec, widths=config.widths, embedding=config.embedding)
         else:
@@ -23,6 +41,7 @@ class AutoEncoder(nn.Module):
                 spec,
                 components=config.components,
                 probes=config.probes,
+                leading=config.leading,
                 width=config.tail,
                 embedding=config.embedding,
                 dropout=config.dropout,

@@ -66,5 +66,6 @@ class Decoder(nn.Module):
 
     def _joined(self, layer: nn.Linear, z: Tensor, coded: Tensor) -> Tensor:
         """Apply a layer to (z, coded), the part of z once an object."""
-        of_object = linear(z[..., -self.reads :], layer.weight[:, : self.reads], layer.bias)
-        return linear(coded, layer.weight[:, self.reads :]) + of_object.unsqueeze(-2)
+        reads = layer.in_features - coded.shape[-1]
+        of_object = linear(z[..., -reads:], layer.weight[:, :reads], layer.bias)
+        return linear(coded, layer.weight[:, reads:]) + of_object.unsqueeze(-2)

@@ -68,10 +68,10 @@ class AlignedEncoder(nn.Module):
     probes^3 points, and which way it rises in each part of space (`slope_histogram`).
 
     The projections come from the training fields (`fit_projection`) and stay as they are. Slopes
-    that change when an object is moved a little count less than steady ones. An
-    embedding begins with the K whitened components of the weights and the K of the slopes, at one
-    length, which tell objects apart; the rest is learned by a network from these and from K of the
-    values, all in their natural spread: the decoder reads it.
+    that change when an object is moved a little count less than steady ones. An embedding begins
+    with the K whitened components of the weights, the K of the slopes and, if `leading` is 3, the K
+    of the values, at one length, which tell objects apart; the rest is learned by a network from
+    all of them in their natural spread: the decoder reads it.
 
     The directions of weights are kept with 2 bits a number, P/4 bytes each: what is projected has
     so many parameters that the rounding averages out.
@@ -91,6 +91,7 @@ class AlignedEncoder(nn.Module):
         width: int,
         embedding: int,
         probes: int = 0,
+        leading: int = 2,
         dropout: float = 0,
         noise: float = 0,
     ) -> None:
@@ -108,7 +109,7 @@ class AlignedEncoder(nn.Module):
             self.slopes = Projection(HISTOGRAM, components)
             channels = RADIANCE_CHANNELS if spec.octaves else 1
             self.values = Projection(channels * (probes // 2) ** 3, components)
-            read, self.directions = 3 * components, 2 * components
+            read, self.directions = 3 * components, leading * components
         self.learned = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(read, width),

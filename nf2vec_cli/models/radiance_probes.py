@@ -14,6 +14,9 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.models.probes import lattice, moved
 
 RADIANCE_CHANNELS = 4  # opacity, and the three colours as far as they are seen
+BINS = 5  # of a histogram along each of red, green and blue
+HUES = BINS**3
+FAINT = 0.05  # of what is seen in a block, below which the whole object's colour counts more
 LENGTH = 0.1  # that light goes through: density becomes the share that it swallows, 0 to 1
 
 
@@ -48,3 +51,37 @@ def coarse_radiance(opacity: Tensor, colours: Tensor, side: int) -> Tensor:
     seen = torch.cat([opacity[..., None], colours * opacity[..., None]], -1)
     field = seen.mT.reshape(-1, RADIANCE_CHANNELS, side, side, side)
     return avg_pool3d(field, kernel_size=2).flatten(1)
+
+
+def shown(opacity: Tensor, side: int) -> Tensor:  # [B, side^3] -> [B, side^3]
+    """Tell how much of a point can be seen: opaque itself, with clear points around it.
+
+    Inside of what is opaque a field has any colour: no picture ever showed it.
+    """
+    field = opacity.view(-1, 1, side, side, side)
+    around = avg_pool3d(field, kernel_size=3, stride=1, padding=1)  # outside it is clear
+    return (field * (1 - around)).flatten(1)
+
+
+def hue_histogram(opacity: Tensor, colours: Tensor, side: int) -> Tensor:  # -> [B, HUES]
+    """Tell how much of what is seen has which colour, wherever it is; square roots of shares.
+
+    A colour counts for the eight nearest of BINS^3 colours, by how near they are.
+    """
+    weights = shown(opacity, side)
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-6)
+    along = torch.arange(BINS, device=colours.device) / (BINS - 1)
+    near = (1 - (colours[..., None] - along).abs() * (BINS - 1)).clamp_min(0)  # [B, M, 3, BINS]
+    found = torch.einsum("bm,bmi,bmj,bmk->bijk", weights, *near.unbind(2))
+    return found.flatten(1).sqrt()
+
+
+def tint(opacity: Tensor, colours: Tensor, side: int) -> Tensor:  # -> [B, 3 (side // 2)^3]
+    """Average what colours can be seen over blocks; where nothing is, over the whole object."""
+    weights = shown(opacity, side)[..., None]
+    whole = (weights * colours).sum(1) / weights.sum(1).clamp_min(1e-6)  # [B, 3]
+    both = torch.cat([weights * colours, weights], -1)
+    field = both.mT.reshape(-1, 4, side, side, side)
+    pooled = avg_pool3d(field, kernel_size=2).flatten(2)
+    found = (pooled[:, :3] + FAINT * whole[..., None]) / (pooled[:, 3:] + FAINT)
+    return found.flatten(1)

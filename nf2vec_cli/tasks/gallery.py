@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -43,13 +43,15 @@ class Ranking:
 class Gallery:
     """Embeddings of some rows of a store.
 
-    rows: rising. approximate: they are searched by a graph, not by looking at each.
+    rows: rising. approximate: they are searched by a graph, not by looking at each. part: numbers
+    of an embedding that are compared; a graph compares all.
     """
 
     kept: Embeddings
     rows: Rows
     metric: Metric = Metric.cosine
     approximate: bool = False
+    part: slice = field(default_factory=lambda: slice(None))
 
     def among(self, rows: Rows) -> Rows:
         """List those of some rows that are in the gallery."""
@@ -87,7 +89,8 @@ class Gallery:
         teller.start(len(batches) * len(self.rows), "search")
         for start in batches:
             stop = min(start + EXACT_BATCH, len(queries))
-            z = torch.from_numpy(queries.embeddings(self.kept, start, stop)).to(device)
+            z = torch.from_numpy(queries.embeddings(self.kept, start, stop)[:, self.part])
+            z = z.contiguous().to(device)
             wanted = k + max(map(len, barred[start:stop]))
             distances, rows = nearest(
                 z, self._blocks(teller), wanted, cosine=self.metric is Metric.cosine
@@ -96,7 +99,7 @@ class Gallery:
 
     def _blocks(self, teller: Progress) -> Iterator[tuple[Tensor, Tensor]]:
         for rows, values in self.kept.blocks(self.rows):
-            yield torch.from_numpy(rows), torch.from_numpy(values)
+            yield torch.from_numpy(rows), torch.from_numpy(values[:, self.part]).contiguous()
             teller.advance(len(rows))
 
     def _by_graph(

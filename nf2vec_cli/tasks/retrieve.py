@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from nf2vec_cli.errors import StoreError
+from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.metrics import RankScore, rank_score
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import labelled, open_embeddings, splits_of
+from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.gallery import Gallery, Metric, Ranking
 from nf2vec_cli.tasks.hit_pictures import PICTURED, Pictures, draw
 from nf2vec_cli.tasks.queries import Queries, asked, of_rows
 
+BOTH = "both"
 RANKS = (1, 5, 10)  # the paper's (section VI-B)
 
 
@@ -58,7 +60,8 @@ class Search:
 
     split: train, val or test; None: all. copies: augmented copies can be found too. encoder: key
     of the encoder whose embeddings are compared; None: the newest. approximate: by a graph (extra
-    `ann`). threshold: greatest distance of a hit.
+    `ann`). threshold: greatest distance of a hit. by: geometry or appearance, where the encoder
+    keeps them apart; both: all of an embedding.
     """
 
     k: int = 10
@@ -69,6 +72,7 @@ class Search:
     approximate: bool = False
     threshold: float | None = None
     device: str = "auto"
+    by: str = BOTH
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,29 @@ def _gallery(kept: Embeddings, rows: Rows, search: Search) -> Gallery:
         rows = rows[np.asarray(store.column("copy"))[rows] == 0]
     if not len(rows):
         raise _empty(store, search.split)
-    return Gallery(kept, rows, search.metric, search.approximate)
+    return Gallery(kept, rows, search.metric, search.approximate, _part(kept, search))
+
+
+def _part(kept: Embeddings, search: Search) -> slice:
+    """Find the numbers of an embedding that tell what is compared.
+
+    Raises:
+        UsageFault: this encoder does not keep it apart, or a graph is to be searched.
+    """
+    if search.by == BOTH:
+        return slice(None)
+    parts = open_encoder(kept.store, kept.key).config.parts
+    if search.by not in parts:
+        raise UsageFault(
+            f"encoder {kept.key!r} does not keep {search.by} apart",
+            hint=f"`nf2vec train {kept.store.path} --encoder-arch split` makes one that does, "
+            "of radiance",
+        )
+    if search.approximate:
+        raise UsageFault(
+            f"the graph compares whole embeddings, not {search.by} alone", hint="`--index exact`"
+        )
+    return parts[search.by]
 
 
 def _empty(store: Store, split: str | None) -> StoreError:

@@ -14,6 +14,7 @@ from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import AlignedEncoder
 from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.models.split import SplitEncoder
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.held import HeldFields
@@ -24,9 +25,10 @@ from nf2vec_cli.tasks.ray_lesson import RayLesson
 from nf2vec_cli.tasks.teacher import SampleTeacher, generator_of
 
 LOOKED_AT = 64  # val objects of a look
+PROJECTED = (AlignedEncoder, SplitEncoder)  # by directions that training never changes
 REBUILT = 16  # val objects that are rebuilt in the end
 READ_AT_ONCE = 256  # fields
-PROJECTED, PROJECTED_BYTES = 4_096, 1 << 30  # training fields that a projection is taken from
+MOST_PROJECTED, PROJECTED_BYTES = 4_096, 1 << 30  # training fields that a projection is taken from
 
 
 class Study:
@@ -46,6 +48,11 @@ class Study:
         self.spec = NetworkSpec(**store.network)
         self.amp = use_bfloat16(config.precision, device)
         self.curve = Curve()
+        if config.encoder_arch == "split" and store.field != "nerf":
+            raise UsageFault(
+                f"{store.field} fields have no appearance beside their geometry",
+                hint=f"`nf2vec train {store.path} --encoder-arch aligned`",
+            )
         self.lesson: Lesson
         if store.field == "nerf":
             self.lesson = RayLesson(store, config)
@@ -73,9 +80,9 @@ class Study:
     def project(self, progress: Progress) -> None:
         """Take the projection of an aligned encoder from the training fields."""
         encoder = self.module.encoder
-        if isinstance(encoder, AlignedEncoder):
+        if isinstance(encoder, PROJECTED):
             progress.start(None, "projection")
-            most = min(PROJECTED, PROJECTED_BYTES // (4 * self.spec.parameters))
+            most = min(MOST_PROJECTED, PROJECTED_BYTES // (4 * self.spec.parameters))
             theta = self._theta(_spread_over(self.train, most))
             init = torch.from_numpy(self.store.init).to(self.device)
             encoder.fit_projection(theta, init, moves=self.config.moves)
@@ -86,7 +93,7 @@ class Study:
         In the same parts each time, so that a run that is resumed reads the same bits.
         """
         encoder = self.module.encoder
-        if isinstance(encoder, AlignedEncoder):
+        if isinstance(encoder, PROJECTED):
             rows = np.union1d(self.train, self.looked_at)
             parts = np.array_split(rows, -(-len(rows) // READ_AT_ONCE))
             self._components = torch.cat([encoder.components(self._theta(part)) for part in parts])
@@ -96,7 +103,7 @@ class Study:
     def embed(self, rows: Rows, theta: Tensor) -> Tensor:
         """Embed fields of `read`."""
         encoder = self.module.encoder
-        if isinstance(encoder, AlignedEncoder):
+        if isinstance(encoder, PROJECTED):
             return encoder.embed(self._components[self._place[rows]])
         found: Tensor = encoder(theta)
         return found

@@ -13,6 +13,8 @@ from nf2vec_cli.store.store import open_store
 
 RADIANCE = radiance_spec(hidden=16, layers=3, octaves=3, biases=False)
 CELLS, SAMPLES, SIDE = 16, 64, 24
+# settings of a training that takes a moment, beside near_init's
+RAYS = {"embedding": 32, "rays": 12, "step_samples": 80, "empty": 20}
 
 
 def make_radiance_store(path, *, seed=0, count=20, dense=4.0, spread=0.02, classes=("one", "two")):

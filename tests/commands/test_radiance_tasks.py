@@ -1,14 +1,15 @@
+import json
 import shutil
 
 import numpy as np
 import pytest
 from near_init import make_store, options, result
-from near_radiance import make_radiance_store
+from near_radiance import RAYS, make_radiance_store
 from PIL import Image
 
+from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import open_store
 
-RAYS = {"rays": 12, "step_samples": 80, "empty": 20}
 GENERATOR = ("--set", "steps=30", "--set", "validate_every=10", "--set", "width=8", "--jobs", "1")
 MAPPER = ("--set", "steps=20", "--set", "validate_every=10", "--jobs", "1")
 
@@ -89,3 +90,37 @@ def test_classes_are_told_and_neighbours_found(run, tmp_path):
     assert near.exit_code == 0, near.stderr
     assert len(near.stdout.splitlines()) == 3
     assert told["queries"] == 3
+
+
+def test_one_part_of_an_embedding_can_be_asked_alone(run, tmp_path):
+    store = make_radiance_store(tmp_path / "n.zarr")
+    split = options(**(RAYS | {"moves": 1}))
+    key = result(run("train", store, "--encoder-arch", "split", *split, "--json"))["encoder"]
+    result(run("encode", store, "--json"))
+    asked = ("retrieve", store, "--query", "one/0", "--k", "19", "--json")
+
+    found = {by: run(*asked, "--by", by).stdout for by in ("geometry", "appearance", "both")}
+    graph = run(*asked, "--by", "geometry", "--index", "ann")
+    plain = result(run("train", store, *options(**RAYS), "--json"))["encoder"]
+    result(run("encode", store, "--encoder", plain, "--json"))
+    whole = run(*asked, "--by", "geometry", "--encoder", plain)
+
+    kept = Embeddings(open_store(store), key)
+    z = kept.read(kept.current())[:, :16]
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    wanted = np.argsort(-(z @ z[0]), kind="stable")[1:]
+    ids = open_store(store).column("id")
+    hits = [json.loads(line)["id"] for line in found["geometry"].splitlines()]
+    assert hits == [ids[row] for row in wanted]
+    assert len(set(found.values())) == 3
+    assert (graph.exit_code, whole.exit_code) == (2, 2)
+    assert "--encoder-arch split" in whole.stderr
+
+
+def test_shapes_have_no_appearance(run, tmp_path):
+    outcome = run(
+        "train", make_store(tmp_path / "s.zarr"), "--encoder-arch", "split", *options(embedding=32)
+    )
+
+    assert outcome.exit_code == 2
+    assert "--encoder-arch aligned" in outcome.stderr

@@ -8,13 +8,11 @@ import time
 import numpy as np
 import pytest
 from near_init import make_store, options, result
-from near_radiance import RADIANCE, make_radiance_store
+from near_radiance import RADIANCE, RAYS, make_radiance_store
 
 from nf2vec_cli.models.network import radiance_init
 from nf2vec_cli.store.products import CHECKPOINTS, ENCODERS, Embeddings, keys, load_state
 from nf2vec_cli.store.store import open_store
-
-QUICK = {"rays": 12, "step_samples": 80, "empty": 20}
 
 
 @pytest.fixture
@@ -24,7 +22,7 @@ def store(tmp_path):
 
 
 def quick(**changed):
-    return options(**(QUICK | changed))
+    return options(**(RAYS | changed))
 
 
 @pytest.mark.parametrize("arch", ["aligned", "paper"])
