@@ -113,8 +113,8 @@ def embedder(module: AutoEncoder, device: torch.device) -> Callable[[Tensor], Te
             return found
 
         return straight
-    # as it was trained, in bfloat16 where the device has units for it: 4 times as fast on a CPU with
-    # AVX-512 BF16, 0.4 % away from single precision; else by the quicker of the CPU's libraries
+    # as it was trained: in bfloat16 where the device has units for it (4 times as fast on a CPU
+    # with AVX-512 BF16, 0.4 % away from single precision), else by the CPU's quicker library
     dtype = torch.bfloat16 if use_bfloat16("auto", device) else torch.float32
     rows, spec = encoder.folded().to(dtype), encoder.spec
 
