@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.render import Rays, camera_rays
+from nf2vec_cli.errors import StoreError
 from nf2vec_cli.metrics import Points
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.network import NetworkSpec
@@ -40,11 +41,16 @@ def lens_of(store: Store, rows: NDArray[np.int64] | None = None) -> Lens | None:
     """Give the cameras of the first of some objects, or of the store's; of shapes there are none.
 
     Raises:
-        StoreError: the store keeps no cameras.
+        StoreError: the store keeps no cameras, or has no fitted object.
     """
     if store.field != "nerf":
         return None
     known = store.rows(Status.DONE) if rows is None else rows
+    if not len(known):
+        raise StoreError(
+            f"{store.path} holds embeddings alone: it keeps no cameras to look at them by",
+            hint="name the store that was fitted: `nf2vec info STORE` tells",
+        )
     return Lens(read_cameras(store, known[:1])[0], FitConfig.model_validate(store.config).samples)
 
 
