@@ -132,7 +132,9 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     # the authors' sizes and settings (their epochs: 300 of 100,000 shapes)
     Preset.paper: {
         "encoder_arch": "paper",
+        # aligned: what an encoder at these sizes may cost
         "probes": 11,
+        "components": 128,
         "embedding": 1024,
         "widths": (512, 512, 1024, 1024),
         "hidden": 512,
