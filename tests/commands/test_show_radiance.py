@@ -12,7 +12,7 @@ import pytest
 import trimesh
 from ball_views import ball_views
 from near_init import make_store, options, result
-from near_radiance import make_radiance_store
+from near_radiance import RAYS, make_radiance_store
 from PIL import Image
 
 from nf2vec_cli.shapes.views import write_views
@@ -20,7 +20,6 @@ from nf2vec_cli.store.schema import CAMERAS, GRID, Status
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks import turntable
 
-RAYS = {"rays": 12, "step_samples": 80, "empty": 20}
 ONE = ("--ids", "one/0", "--jobs", "1")
 TINY = ("--count", "2", "--size", "16")
 SMALL = {"hidden": 16, "octaves": 4, "grid": 32, "samples": 64, "steps": 60, "step_samples": 2_000}
