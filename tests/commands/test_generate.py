@@ -10,7 +10,7 @@ from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.products import keys, load_state
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks import decoded_clouds, generate_score, hit_pictures
+from nf2vec_cli.tasks import decoded_clouds, generate_score, look
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.rebuild import Built
@@ -95,7 +95,7 @@ def test_what_is_drawn_can_be_asked_for_and_seen(run, draw, tmp_path, monkeypatc
     result(draw())
     seen = []
     monkeypatch.setattr(
-        hit_pictures, "build", lambda field, *_, **__: seen.append(field) or Built(None, None)
+        look, "build", lambda field, *_, **__: seen.append(field) or Built(None, None)
     )
     new, sheet, page = tmp_path / "gen.zarr", tmp_path / "sheet.png", tmp_path / "page.html"
     line = ("--query", "gen-0003", "--k", "2", "--out", sheet, "--html", page, "--jobs", "1")
