@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import InputError
+from nf2vec_cli.fields import FieldName
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef, discover
 from nf2vec_cli.shapes.load import READABLE, load_shape
+from nf2vec_cli.shapes.pictures import colour_of
+from nf2vec_cli.shapes.view_cache import views_of
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encode import embedder
@@ -58,12 +61,21 @@ def find_shapes(store: Store, source: str | Path) -> list[ShapeRef]:
     first = ""
     for ref in refs:
         try:
-            load_shape(ref.path, store.field)
+            _read(ref, store)
         except (InputError, OSError) as error:
             first = first or f"{ref.id!r} cannot be fitted: {error}"
         else:
             return refs
     raise InputError(first, hint=_others(store))
+
+
+def _read(ref: ShapeRef, store: Store) -> None:
+    """Read a source as a fit would; of a mesh whose pictures are to be taken, a few small ones."""
+    if store.field != FieldName.nerf:
+        load_shape(ref.path, store.field)
+        return
+    background = FitConfig.model_validate(store.config).background
+    views_of(ref.path, views=4, size=16, background=colour_of(background) if background else None)
 
 
 def _others(store: Store) -> str:

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from ball_views import ball_views
+from near_radiance import make_radiance_store
 
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.discover import ShapeRef, discover
+from nf2vec_cli.shapes.views import write_views
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.encoders import open_encoder
@@ -19,6 +22,19 @@ def test_a_shape_of_the_store_gets_the_same_weights_and_embedding(run, fitted, f
     row = store.find(["lamp/lamp"])
     np.testing.assert_array_equal(fresh.theta, store.weights(row))
     np.testing.assert_allclose(fresh.z, open_embeddings(store).read(row), atol=1e-5)
+
+
+def test_pictures_and_meshes_are_sources_of_radiance(tmp_path, shapes):
+    store = open_store(make_radiance_store(tmp_path / "n.zarr"))
+    write_views(ball_views(count=4, held=1, size=16), tmp_path / "views" / "ball")
+    (tmp_path / "views" / "none").mkdir()
+    (tmp_path / "views" / "none" / "transforms.json").write_text("{}")
+
+    assert [ref.id for ref in find_shapes(store, tmp_path / "views" / "ball")] == ["ball"]
+    assert [ref.id for ref in find_shapes(store, tmp_path / "views")] == ["ball", "none"]
+    assert [ref.id for ref in find_shapes(store, shapes / "lamp" / "lamp.ply")] == ["lamp"]
+    with pytest.raises(InputError, match=r"'none' cannot be fitted: transforms\.json"):
+        find_shapes(store, tmp_path / "views" / "none")
 
 
 def test_what_cannot_be_fitted_is_told_with_its_reason(fitted, tmp_path):
