@@ -197,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = store.rows(Status.DONE)
     names = np.array(store.column("class"))[rows]
     labels = np.unique(names, return_inverse=True)[1]
-    config = load_config(TrainConfig, overrides=asked.set or [], base=train_defaults(Preset.small))
+    config = load_config(
+        TrainConfig, overrides=asked.set or [], base=train_defaults(Preset.small, "nerf")
+    )
     pictures = read_pictures(store, rows, asked.views)
     folds, rng = fold_of(labels, asked.folds), np.random.default_rng(1)
     scores: dict[str, list[float]] = {

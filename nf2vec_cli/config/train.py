@@ -150,9 +150,8 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
-# what radiance wants besides. small: the lattice and what leads by the classes of held out objects
-# , the coding by the loss after 400 steps. paper: the authors' framework for
-# it (their epochs: 501 of 95,000)
+# what radiance wants besides. small: the lattice and what leads by the classes of objects held out,
+# the coding by the loss after 400 steps. paper: the authors' framework (501 epochs of 95,000)
 RADIANCE: dict[Preset, dict[str, Any]] = {
     Preset.small: {
         "embedding": 512,

@@ -69,14 +69,21 @@ def composite(
 def ray_weights(density: Tensor, step: float | Tensor, ray: Tensor, rays: int) -> Tensor:
     """Give each sample's share of its ray's colour: [M]."""
     optical = density * step
-    # in double: the sum runs over all rays, and a ray's own is a small difference of it
-    total = optical.double().cumsum(0)
-    before = total - optical
-    counts = torch.bincount(ray, minlength=rays)
-    first = (counts.cumsum(0) - counts).clamp_max(max(len(ray) - 1, 0))
-    passed = before - before[first][ray] if len(ray) else before
+    passed = sum_before(optical, ray, rays)
     weights: Tensor = torch.exp(-passed).to(optical.dtype) * -torch.expm1(-optical)
     return weights
+
+
+def sum_before(values: Tensor, ray: Tensor, rays: int) -> Tensor:  # [M] -> [M], double
+    """Add up what comes before each sample on its own ray."""
+    # in double: the sum runs over all rays, and a ray's own is a small difference of it
+    total = values.double().cumsum(0)
+    before = total - values
+    if not len(ray):
+        return before
+    counts = torch.bincount(ray, minlength=rays)
+    first = (counts.cumsum(0) - counts).clamp_max(len(ray) - 1)
+    return before - before[first][ray]
 
 
 def _by_nerfacc(

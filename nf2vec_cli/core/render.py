@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -81,17 +80,18 @@ def camera_rays(poses: Tensor, focal: Tensor, width: int, height: int) -> Rays:
         height: pixels.
     """
     y, x = torch.meshgrid(
-        torch.arange(height, device=poses.device) + 0.5,
-        torch.arange(width, device=poses.device) + 0.5,
+        torch.arange(height, device=poses.device),
+        torch.arange(width, device=poses.device),
         indexing="ij",
     )
-    away = torch.ones_like(x)
-    seen = torch.stack([x - width / 2, height / 2 - y, -away], -1).expand(len(poses), -1, -1, -1)
-    seen = torch.cat([seen[..., :2] / focal[:, None, None, None], seen[..., 2:]], -1)
-    turned = torch.einsum("vij,vhwj->vhwi", poses[:, :, :3], seen)
-    turned = torch.nn.functional.normalize(turned, dim=-1)
-    origins = poses[:, None, None, :, 3].expand_as(turned)
-    return Rays(origins.reshape(-1, 3), turned.reshape(-1, 3))
+    pixels = torch.stack([x, y], -1).view(-1, 2)
+    each = len(pixels)
+    return pixel_rays(
+        poses.repeat_interleave(each, 0),
+        focal.repeat_interleave(each),
+        torch.tensor([width, height], device=poses.device),
+        pixels.repeat(len(poses), 1),
+    )
 
 
 def pixel_rays(poses: Tensor, focal: Tensor, size: Tensor, pixels: Tensor) -> Rays:
@@ -100,7 +100,7 @@ def pixel_rays(poses: Tensor, focal: Tensor, size: Tensor, pixels: Tensor) -> Ra
     Args:
         poses: [R, 3, 4], as in `camera_rays`.
         focal: [R], in pixels.
-        size: [R, 2], width and height of the cameras' pictures.
+        size: [R, 2] or [2], width and height of the cameras' pictures.
         pixels: [R, 2], column and row.
     """
     away = (pixels + 0.5 - size / 2) / focal[:, None]
@@ -236,8 +236,3 @@ def _crossing(rays: Rays, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     other = (high.to(device) - rays.origins) * inverse
     enter = torch.minimum(one, other).amax(1).clamp_min(0)
     return enter, torch.maximum(one, other).amin(1)
-
-
-def samples_for(side: int) -> int:
-    """Give how many samples of the diagonal go well with a grid: about two a cell along an axis."""
-    return ceil(DIAGONAL / 2 * side) * 2

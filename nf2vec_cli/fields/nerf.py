@@ -8,18 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.render import Rays, Samples, camera_rays, march
 from nf2vec_cli.errors import InputError
+from nf2vec_cli.shapes.carve import carved_grid
 from nf2vec_cli.shapes.views import Views
 
 FOREGROUND = (
     0.8  # weight of the pixels that show the object; the others have the rest (the paper's)
 )
 LARGEST = 15.0  # of what the exponential is taken, so that it stays finite (tiny-cuda-nn's)
-SEEN_BY = 0.5  # of the cameras that see a cell, at least, if it may hold something
 EMPTY = 8_192  # points in cells that hold nothing: single samples that should be clear
 
 
@@ -66,7 +65,10 @@ def prepare(
         raise InputError("all pictures that are to be fitted are transparent: there is no object")
     grid = torch.ones((config.grid,) * 3, dtype=torch.bool)
     if carved:
-        grid = visual_hull(pixels[..., 3], poses, focal, config.grid)
+        alpha = pixels[..., 3].numpy()
+        grid = torch.from_numpy(
+            carved_grid(alpha, poses.double().numpy(), focal.numpy(), cells=config.grid)
+        )
     if not grid.any():
         raise InputError(
             "no part of space is inside all silhouettes: the cameras do not fit the pictures"
@@ -106,43 +108,6 @@ def in_unit(views: Views, taken: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     poses = views.poses[taken].astype(np.float64)
     poses[:, :, 3] = (poses[:, :, 3] - views.box[:3]) / views.box[3]
     return torch.from_numpy(poses.astype(np.float32)), torch.from_numpy(views.focal[taken])
-
-
-def visual_hull(alpha: Tensor, poses: Tensor, focal: Tensor, side: int) -> Tensor:
-    """Find the cells that every silhouette covers: [side, side, side] bool.
-
-    A cell is covered if the silhouette comes within its own size in the picture. A camera that does
-    not see a cell does not judge it; one that hardly any camera sees holds nothing: the corners of
-    the cube are outside most pictures.
-
-    Args:
-        alpha: [V, H, W] uint8.
-        poses: [V, 3, 4], in unit space.
-        focal: [V], in pixels.
-        side: cells along an axis.
-    """
-    height, width = alpha.shape[1:]
-    along = (torch.arange(side) + 0.5) * (2 / side) - 1
-    centres = torch.cartesian_prod(along, along, along)
-    kept = torch.arange(len(centres))
-    radius = 3**0.5 / side
-    seen_by = torch.zeros(len(centres))
-    for silhouette, pose, length in zip(alpha, poses, focal, strict=True):
-        seen = (centres[kept] - pose[:, 3]) @ pose[:, :3]
-        away = -seen[:, 2]
-        x = (seen[:, 0] / away * length + width / 2).floor().long()
-        y = (height / 2 - seen[:, 1] / away * length).floor().long()
-        inside = (away > radius) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        seen_by[kept] += inside
-        # of the nearest cells, so that no cell is carved away that reaches into a silhouette
-        reach = int(torch.ceil(length * radius / away[inside].min())) if inside.any() else 0
-        grown = max_pool2d(silhouette[None].float(), 2 * reach + 1, stride=1, padding=reach)[0] > 0
-        covered = torch.ones(len(kept), dtype=torch.bool)
-        covered[inside] = grown[y[inside], x[inside]]
-        kept = kept[covered]
-    hull = torch.zeros(side**3, dtype=torch.bool)
-    hull[kept[seen_by[kept] >= max(1, SEEN_BY * len(alpha))]] = True
-    return hull.view(side, side, side)
 
 
 def radiance_of(outputs: Tensor) -> tuple[Tensor, Tensor]:  # [.., 4] -> [.., 3], [..]

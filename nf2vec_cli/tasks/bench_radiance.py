@@ -20,9 +20,8 @@ from nf2vec_cli.fields.nerf import RayPool, in_unit, prepare
 from nf2vec_cli.models.network import radiance_init
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.shapes.discover import ShapeRef
-from nf2vec_cli.shapes.pictures import colour_of
-from nf2vec_cli.shapes.view_cache import views_of
 from nf2vec_cli.shapes.views import Views
+from nf2vec_cli.tasks.fit_radiance import read_views
 from nf2vec_cli.tasks.optimise import object_seed
 from nf2vec_cli.tasks.optimise_rays import Lit, optimise_rays, radiance_network
 from nf2vec_cli.tasks.radiance_field import RadianceField
@@ -71,7 +70,7 @@ def bench_radiance(
         views, pools, bare = [], [], []
         for ref in refs:
             seed = object_seed(ref.id, config.seed)
-            views.append(_views(ref, config))
+            views.append(read_views(ref.path, config))
             pools.append((_pool(views[-1], config, seed, carved=True), seed))
             bare.append((_pool(views[-1], config, seed, carved=False), seed))
             progress.advance(1, ref.id)
@@ -84,17 +83,6 @@ def bench_radiance(
         ]
         yield from _fits(ways, target, progress)
         yield from _renders(views[0], pools[0], config, target)
-
-
-def _views(ref: ShapeRef, config: FitConfig) -> Views:
-    return views_of(
-        ref.path,
-        views=config.views,
-        size=config.size,
-        seed=config.seed,
-        how=config.normalise,
-        background=colour_of(config.background) if config.background else None,
-    )
 
 
 def _pool(views: Views, config: FitConfig, seed: int, *, carved: bool) -> RayPool:

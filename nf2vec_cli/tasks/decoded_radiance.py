@@ -13,9 +13,9 @@ from nf2vec_cli.core.render import DIAGONAL, Rays, Rendered, render
 from nf2vec_cli.fields.nerf import radiance_of
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.probes import lattice
+from nf2vec_cli.tasks.optimise_rays import OPAQUE
 
 TILE = 4096  # points at once: their activations stay in the cache
-OPAQUE = 0.01  # opacity of one sample from which a cell counts, as in a fitted field's grid
 
 
 class DecodedRadiance:

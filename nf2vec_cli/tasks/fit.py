@@ -192,6 +192,10 @@ def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig |
         return
     if config.background:
         colour_of(config.background)
+    if config.target_error and pictures:
+        raise ConfigError(
+            "target_error: fits of nerf take all their steps", hint="leave out `--target-error`"
+        )
     solid = field is FieldName.occ and config.occupancy == "solid"
     if config.crop < 1 and pictures:
         raise ConfigError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nf2vec_cli.config import SURFACE_POINTS
+from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import quick_products
 from nf2vec_cli.core.render import Rays, camera_rays
 from nf2vec_cli.errors import Nf2vecError
@@ -115,17 +117,7 @@ def prepare_views(job: Job) -> PreparedViews | Failed:
         digest, size, mtime = fingerprint(job.path, kind=job.field)
         columns |= {"hash": digest, "size": size, "mtime": mtime}
         seed = object_seed(job.id, job.config.seed)
-        config = job.config
-        views = views_of(
-            job.path,
-            views=config.views,
-            size=config.size,
-            seed=config.seed,
-            how=config.normalise,
-            background=colour_of(config.background) if config.background else None,
-            cache=job.cache,
-            digest=digest,
-        )
+        views = read_views(job.path, job.config, cache=job.cache, digest=digest)
         columns["transform"] = views.box
         pool = prepare_rays(views, job.config, rng=np.random.default_rng([seed, 0]))
         columns |= {
@@ -144,6 +136,22 @@ def prepare_views(job: Job) -> PreparedViews | Failed:
         return Failed(reason_of(error), columns)
     columns["key"] = product_key(digest, job)
     return PreparedViews(views, pool, seed, columns, time.process_time() - started)
+
+
+def read_views(
+    path: Path, config: FitConfig, *, cache: Path | None = None, digest: bytes = b""
+) -> Views:
+    """Read a folder of pictures, or take some of a mesh, as the settings have it (`views_of`)."""
+    return views_of(
+        path,
+        views=config.views,
+        size=config.size,
+        seed=config.seed,
+        how=config.normalise,
+        background=colour_of(config.background) if config.background else None,
+        cache=cache,
+        digest=digest,
+    )
 
 
 def _optimised(

@@ -18,14 +18,12 @@ from nf2vec_cli.fields import FieldName
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef, discover
 from nf2vec_cli.shapes.load import READABLE, load_shape
-from nf2vec_cli.shapes.pictures import colour_of
-from nf2vec_cli.shapes.view_cache import views_of
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encode import embedder
 from nf2vec_cli.tasks.encoders import Trained
 from nf2vec_cli.tasks.fit_object import Failed, Job
-from nf2vec_cli.tasks.fit_radiance import fitter_of
+from nf2vec_cli.tasks.fit_radiance import fitter_of, read_views
 from nf2vec_cli.tasks.spread import available_cores
 
 SIZE = 64  # fields that a GPU fits at once
@@ -74,8 +72,8 @@ def _read(ref: ShapeRef, store: Store) -> None:
     if store.field != FieldName.nerf:
         load_shape(ref.path, store.field)
         return
-    background = FitConfig.model_validate(store.config).background
-    views_of(ref.path, views=4, size=16, background=colour_of(background) if background else None)
+    config = FitConfig.model_validate(store.config)
+    read_views(ref.path, config.model_copy(update={"views": 4, "size": 16}))
 
 
 def _others(store: Store) -> str:

@@ -172,7 +172,7 @@ class _Stepper:
         if config.optimiser == "muon":
             hidden = slice(1, spec.layers)
             self.muon = Muon(engine.weights[hidden], config.momentum, config.newton_schulz)
-            slices = _outside_hidden(spec)
+            slices = outside_hidden(spec)
         self.adam = Adam(theta, slices, config.momentum, config.beta2)
 
     def step(self, scale: Tensor) -> None:
@@ -189,12 +189,12 @@ class _Stepper:
             self.muon.restart(place)
 
 
-def _outside_hidden(spec: NetworkSpec) -> list[slice]:
+def outside_hidden(spec: NetworkSpec) -> list[slice]:
     """Slices of theta that are no hidden matrix: first layer, biases, last layer."""
     slices, at, start = [], 0, 0
     for layer, (out, into) in enumerate(spec.shapes):
         if 0 < layer < spec.layers:
             slices.append(slice(start, at))
             start = at + out * into
-        at += out * (into + 1)
+        at += out * (into + spec.biases)
     return [*slices, slice(start, at)]

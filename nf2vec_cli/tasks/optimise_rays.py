@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.composite import composite
+from nf2vec_cli.core.composite import composite, sum_before
 from nf2vec_cli.core.mlp import frequencies, relu_forward
 from nf2vec_cli.core.optimiser import Adam, Muon
 from nf2vec_cli.core.render import Rays, Samples, at_cells, cell_densities
 from nf2vec_cli.fields.nerf import FOREGROUND, RayPool, first_of, radiance_of
 from nf2vec_cli.models.network import NetworkSpec, radiance_spec, split_theta
+from nf2vec_cli.tasks.optimise import outside_hidden
 
 PRUNED_AT = (0.1, 0.2, 0.3, 0.5, 0.7)  # of the steps: then samples that show nothing are left out
 HIDDEN, CLEAR = 1e-3, 1e-3  # transmittance and opacity below which a sample shows nothing
@@ -116,10 +117,7 @@ class _Object:
         low, high = cell_densities(self._density(theta), self.pool.grid)
         pool, samples = self.pool, self.pool.samples
         points = samples.points(pool.rays)
-        optical = at_cells(points, low) * samples.step
-        total = optical.double().cumsum(0)
-        before = total - optical
-        passed = before - before[pool.first[:-1].clamp_max(len(before) - 1)][samples.ray]
+        passed = sum_before(at_cells(points, low) * samples.step, samples.ray, len(pool.rays))
         clear = -torch.expm1(-at_cells(points, high) * samples.step) < CLEAR
         still = samples.near == 0  # points in empty cells stand for themselves
         kept = (~clear & (passed < -log(HIDDEN))) | still[samples.ray]
@@ -162,7 +160,7 @@ class _Fit:
         if config.optimiser == "muon":
             weights, _ = split_theta(flat, self.spec)
             self.muon = Muon(weights[1:-1], config.momentum, config.newton_schulz)
-            slices = _outside_hidden(self.spec)
+            slices = outside_hidden(self.spec)
         self.adam = Adam(flat, slices, config.momentum, config.beta2)
         self.pruned = {int(share * config.steps) for share in pruned_at}
 
@@ -271,14 +269,3 @@ def _moved(pool: RayPool, device: torch.device) -> RayPool:
         pool.grid.to(device),
         pool.share,
     )
-
-
-def _outside_hidden(spec: NetworkSpec) -> list[slice]:
-    """Slices of theta that are no hidden matrix."""
-    slices, at, start = [], 0, 0
-    for layer, (out, into) in enumerate(spec.shapes):
-        if 0 < layer < spec.layers:
-            slices.append(slice(start, at))
-            start = at + out * into
-        at += out * (into + spec.biases)
-    return [*slices, slice(start, at)]

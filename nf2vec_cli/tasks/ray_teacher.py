@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nf2vec_cli.core.composite import composite, ray_weights
+from nf2vec_cli.core.composite import composite, ray_weights, sum_before
 from nf2vec_cli.core.mlp import frequencies, relu_forward
 from nf2vec_cli.core.render import Rays, Samples, march, pixel_rays
 from nf2vec_cli.errors import StoreError
@@ -17,8 +17,8 @@ from nf2vec_cli.fields.nerf import first_of, radiance_of
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.store.radiance import Cameras, read_cameras, read_grids
 from nf2vec_cli.store.store import Store
+from nf2vec_cli.tasks.optimise_rays import HIDDEN
 
-HIDDEN = 1e-3  # transmittance below which a sample changes nothing
 CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
@@ -149,10 +149,7 @@ def first_rays(seen: Seen, rays: int, samples: int) -> Seen:
 
 def _lit(weights: Tensor, samples: Samples, rays: int) -> Tensor:  # -> [M] bool
     """Tell which samples light still comes to: what those before took is less than all."""
-    taken = weights.double().cumsum(0) - weights
-    first = first_of(samples, rays)[:-1].clamp_max(max(len(weights) - 1, 0))
-    before = taken - taken[first][samples.ray] if len(weights) else taken
-    lit: Tensor = 1 - before > HIDDEN
+    lit: Tensor = 1 - sum_before(weights, samples.ray, rays) > HIDDEN
     return lit
 
 

@@ -135,6 +135,7 @@ def test_bad_folders_are_reported_and_the_others_go_on(run, pictures, tmp_path):
     ("options", "code", "said"),
     [
         (("--augment", 2), 3, "a copy of other proportions has no pictures"),
+        (("--target-error", 0.01), 3, "fits of nerf take all their steps"),
         (("--crop", 0.5), 3, "nerf is fitted to pictures"),
         (("--background", "blueish"), 3, "'blueish' is no colour"),
         (("--set", "octaves=40"), 3, "octaves"),

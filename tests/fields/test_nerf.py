@@ -7,7 +7,7 @@ from ball_views import CENTRE, RADIUS, ball_views
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.fields.nerf import EMPTY, first_of, in_unit, prepare, radiance_of, visual_hull
+from nf2vec_cli.fields.nerf import EMPTY, first_of, in_unit, prepare, radiance_of
 
 CONFIG = FitConfig(hidden=16, layers=2, octaves=4, grid=32, samples=64)
 
@@ -87,20 +87,6 @@ def test_cameras_that_do_not_fit_their_pictures_are_refused(views):
 
     with pytest.raises(InputError, match="the cameras do not fit the pictures"):
         prepare(replace(views, pixels=apart), CONFIG, rng=np.random.default_rng(0))
-
-
-def test_a_camera_judges_only_what_it_sees():
-    """A picture without an object, of the cube's middle: the rest stays if others cover it."""
-    pose = torch.eye(4)[None, :3].clone()
-    pose[0, 2, 3] = 3.0
-    clear, full = torch.zeros(1, 8, 8, dtype=torch.uint8), torch.ones(3, 8, 8, dtype=torch.uint8)
-    focal = torch.tensor([40.0, 4.0, 4.0, 4.0])  # the first sees a tenth of the others' width
-
-    hull = visual_hull(torch.cat([clear, full]), pose.expand(4, -1, -1), focal, 16)
-
-    assert not hull[7:9, 7:9].any()
-    assert hull[12, 7:9, 4:12].all()
-    assert not visual_hull(full[:1], pose - 9, focal[:1], 16).any()  # nobody sees anything
 
 
 def test_outputs_become_colours_and_densities():
