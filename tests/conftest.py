@@ -1,12 +1,16 @@
 """Fixtures that every test may use."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# read when kernels are defined: they run on CPU tensors, one program after another
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 QUICK = ["--set", "steps=3", "--set", "pool=2000", "--set", "points=200", "--jobs", "1"]
 

@@ -1,0 +1,31 @@
+"""Which tensors a Triton kernel serves; all others go to its PyTorch twin."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+from torch import Tensor
+
+REFERENCE = "reference"  # the value of NF2VEC_KERNELS that rules kernels out
+
+
+def kernels_serve(x: Tensor) -> bool:
+    """Tell whether kernels of `core.gpu` serve this tensor.
+
+    They do on CUDA, where triton is installed, unless NF2VEC_KERNELS=reference rules them out. The
+    answer is looked up at each call: a variable that is set later counts.
+    """
+    return x.is_cuda and not ruled_out() and triton_installed()
+
+
+def ruled_out() -> bool:
+    """Tell whether the user wants the twins only."""
+    return os.environ.get("NF2VEC_KERNELS") == REFERENCE
+
+
+@cache
+def triton_installed() -> bool:
+    """Tell whether triton can be imported; it comes with torch for CUDA."""
+    return find_spec("triton") is not None
