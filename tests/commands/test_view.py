@@ -223,7 +223,7 @@ def test_a_browser_shows_the_map_and_an_object(page, tmp_path):
     assert f"<dd>{data['classNames'][data['class'][wanted]]}</dd>" in document
     # an id that is markup is shown as text
     assert '<h2 id="name">odd/&lt;/script&gt;&lt;img src=x' in odd
-    assert "<img" not in re.sub(r"<script.*?</script>", "", odd, flags=re.DOTALL)
+    assert "<img src=x" not in re.sub(r"<script.*?</script>", "", odd, flags=re.DOTALL)
 
 
 @pytest.mark.slow
