@@ -98,6 +98,9 @@ BackgroundOpt = Annotated[
 ]
 RetryOpt = Annotated[bool, Option("--retry-failed", help="Try objects again that failed before.")]
 ForceOpt = Annotated[bool, Option("--force", help="Fit again what is done.")]
+GraphsOpt = Annotated[
+    bool, Option("--cuda-graphs", help="Record up to 50 steps as one CUDA graph, and replay it.")
+]
 
 
 def fit(
@@ -122,6 +125,7 @@ def fit(
     settings: SetOpt = None,
     device: DeviceOpt = "auto",
     jobs: JobsOpt = 0,
+    cuda_graphs: GraphsOpt = False,
     retry_failed: RetryOpt = False,
     force: ForceOpt = False,
     wait: WaitOpt = None,
@@ -169,6 +173,7 @@ def fit(
         retry=retry_failed,
         force=force,
         wait=wait,
+        graphs=cuda_graphs,
         progress=open_progress(json=json),
     )
     output.emit(result, as_json=json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.core.sine import fused_sine_available
-from nf2vec_cli.errors import ConfigError, Nf2vecError, StoreError
+from nf2vec_cli.errors import ConfigError, DeviceError, Nf2vecError, StoreError, UsageFault
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.models.network import NetworkSpec, radiance_init, siren_init
 from nf2vec_cli.progress import Progress, Silent
@@ -126,6 +127,7 @@ def fit_shapes(
     retry: bool = False,
     force: bool = False,
     wait: float | None = None,
+    graphs: bool = False,
     progress: Progress | None = None,
 ) -> FitResult:
     """Fit one field to each shape that the store lacks, and commit them batch by batch.
@@ -135,14 +137,17 @@ def fit_shapes(
         device: "cpu", "cuda", "cuda:N" or "auto".
         jobs: worker processes; 0 for one a core.
         wait: seconds to wait for another run's lock; None: not at all.
+        graphs: several steps of the objects on a GPU as one CUDA graph.
         progress: told about each object.
 
     Raises:
         LockedError: another run is writing to the store.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or has no graphs.
     """
     progress = progress or Silent()
     target = open_device(device)
+    if graphs:
+        _refuse_graphs(field, target)
     _refuse_settings(refs, field, config)  # before a lock makes the folder
     with store_lock(store, wait=wait, make=True):
         plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
@@ -155,7 +160,7 @@ def fit_shapes(
         tally = Tally(opened)
         with progress:
             progress.start(len(items), "fit")
-            fit = fitter_of(field)
+            fit = partial(fitter_of(field), graphs=True) if graphs else fitter_of(field)
             outcomes = fit(jobs_of, opened.init, device=target, workers=workers, size=opened.batch)
             for batch in by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
@@ -179,6 +184,19 @@ def versions(device: torch.device) -> dict[str, str]:
         "device": str(device),
         "sine": "numba" if fused_sine_available() else "torch",
     }
+
+
+def _refuse_graphs(field: FieldName, device: torch.device) -> None:
+    if field is FieldName.nerf:
+        raise UsageFault(
+            "rays take as many samples as they meet, which no CUDA graph can hold",
+            hint="leave out `--cuda-graphs`",
+        )
+    if device.type != "cuda":
+        raise DeviceError(
+            f"CUDA graphs need a CUDA device, not {str(device)!r}",
+            hint="`--device cuda`, or leave out `--cuda-graphs`",
+        )
 
 
 def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig | None) -> None:

@@ -88,14 +88,23 @@ class Failed:
 
 
 def fit_jobs(
-    jobs: Iterable[Job], init: Theta, *, device: torch.device, workers: int, size: int
+    jobs: Iterable[Job],
+    init: Theta,
+    *,
+    device: torch.device,
+    workers: int,
+    size: int,
+    graphs: bool = False,
 ) -> Iterator[Fitted | Failed]:
-    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU."""
+    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU.
+
+    graphs: several steps of those on the GPU as one CUDA graph.
+    """
     if device.type == "cpu":
         for outcome in spread(partial(fit_object, init=init), jobs, workers=workers):
             yield lost() if isinstance(outcome, WorkerDied) else outcome
         return
-    yield from _fit_together(jobs, init, device, workers, size)
+    yield from _fit_together(jobs, init, device, workers, size, graphs)
 
 
 def fit_object(job: Job, init: Theta) -> Fitted | Failed:
@@ -113,7 +122,12 @@ def fit_object(job: Job, init: Theta) -> Fitted | Failed:
 
 
 def _fit_together(
-    jobs: Iterable[Job], init: Theta, device: torch.device, workers: int, size: int
+    jobs: Iterable[Job],
+    init: Theta,
+    device: torch.device,
+    workers: int,
+    size: int,
+    graphs: bool,
 ) -> Iterator[Fitted | Failed]:
     """Prepare objects in worker processes, and fit them as one batched network on the GPU."""
     jobs = iter(jobs)
@@ -139,7 +153,8 @@ def _fit_together(
 
     field, start = field_of(first.field), torch.from_numpy(init)
     began = time.process_time()
-    for fitted in optimise(start, pools(), field, first.config, device=device, places=size):
+    fits = optimise(start, pools(), field, first.config, device=device, places=size, graphs=graphs)
+    for fitted in fits:
         now = time.process_time()
         job, prepared = known.pop(fitted.index)
         outcomes[fitted.index] = _measured(job, prepared, fitted, init, now - began)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
+from math import gcd
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.core.capture import Repeated
 from nf2vec_cli.core.mlp import SirenGradient, siren_forward
 from nf2vec_cli.core.optimiser import Adam, Muon
 from nf2vec_cli.fields.field import Field
@@ -23,6 +25,7 @@ from nf2vec_cli.models.network import NetworkSpec, split_theta
 TILE = {"cpu": 1_250}
 CHECK_EVERY = 10  # steps between two looks at the error of a fit that may stop early
 CHECKED = 2_000  # points of such a look: 5 % of the cost of the steps between
+CAPTURED = 50  # steps of one CUDA graph, at most
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,20 @@ def optimise(
     *,
     device: torch.device,
     places: int = 1,
+    graphs: bool = False,
 ) -> Iterator[Optimised]:
     """Fit one field to each (pool, seed), all from the same start; objects never influence another.
 
     At most `places` objects are under way at once. One that is finished, by `config.steps` or by
     `config.target_error`, gives its place to the next, so a hard one holds up no batch. Fields
-    come in the order in which they are finished.
+    come in the order in which they are finished. With `graphs` several steps of the whole batch are
+    one CUDA graph, which takes the launches off the host; elsewhere they are as many steps.
     """
     queue = enumerate(pools)
     first = list(islice(queue, places))
     if not first:
         return
-    batch = _Batch(init.to(device), [pool for _, (pool, _) in first], field, config)
+    batch = _Batch(init.to(device), [pool for _, (pool, _) in first], field, config, graphs)
     under_way: dict[int, int] = {}  # place -> number of its object
     for place, (number, (pool, seed)) in enumerate(first):
         batch.seat(place, pool, seed)
@@ -81,7 +86,9 @@ def optimise(
 class _Batch:
     """Networks, optimiser and drawn points of the objects under way, one a place."""
 
-    def __init__(self, init: Tensor, pools: list[Pool], field: Field, config: FitConfig) -> None:
+    def __init__(
+        self, init: Tensor, pools: list[Pool], field: Field, config: FitConfig, graphs: bool
+    ) -> None:
         self.init, self.field, self.config = init, field, config
         self.spec = network_of(config)
         size, points = len(pools), len(pools[0].values)
@@ -92,15 +99,19 @@ class _Batch:
         self.values = torch.empty(size, points, device=device)
         self.counts = points_of_steps(config)
         most = int(self.counts.max())
+        self.counts_there = torch.from_numpy(self.counts).to(device)
         self.draws = torch.zeros(config.steps, size, most, dtype=torch.int64, device=device)
         self.column = torch.arange(most, device=device)
         self.checked: list[Tensor] = [torch.empty(0)] * size
-        self.done = np.zeros(size, np.int64)
+        # steps taken: for the host, which never has to ask, and on the device
+        self.done, self.taken = np.zeros(size, np.int64), torch.zeros_like(self.draws[0, :, 0])
         self.places = torch.arange(size, device=device)
         tile = TILE.get(device.type, config.points)
         self.engine = SirenGradient(self.spec, theta=self.theta, tile=tile)
         self.stepper = _Stepper(self.theta, self.engine, self.spec, config)
         self.loss = field.point_loss(config)
+        self.stride = steps_of_a_graph(config) if graphs else 1
+        self.many = Repeated(lambda: self._move(most), self.stride, device) if graphs else None
 
     def seat(self, place: int, pool: Pool, seed: int) -> None:
         """Begin a new object at a place."""
@@ -115,24 +126,31 @@ class _Batch:
             # even steps through the Morton order: the whole shape
             some = near[np.linspace(0, len(near) - 1, min(CHECKED, len(near))).astype(int)]
             self.checked[place] = torch.from_numpy(some).to(self.theta.device)
-        self.done[place] = 0
+        self.done[place] = self.taken[place] = 0
         self.stepper.restart(place)
 
     def step(self) -> list[int]:
-        """Move every object by one step; return the places of those that are finished."""
+        """Move every object, by a step or a graph of them; return places of what is finished."""
+        if self.many is not None:
+            self.many()
+        else:
+            self._move(int(self.counts[np.minimum(self.done, self.config.steps - 1)].max()))
+        self.done += self.stride
+        return [p for p, done in enumerate(self.done) if done >= self.config.steps or self._good(p)]
+
+    def _move(self, width: int) -> None:
+        """Move every object by one step of at most `width` points; asks nothing of the host."""
         steps = self.config.steps
-        at = np.minimum(self.done, steps - 1)  # a place that nobody wants any more
-        count = torch.from_numpy(self.counts[at]).to(self.theta.device)[:, None]
-        index = self.draws[torch.from_numpy(at).to(self.places.device), self.places]
-        index = index[:, : int(self.counts[at].max())]
+        at = self.taken.clamp_max(steps - 1)  # a place that nobody wants any more
+        count = self.counts_there[at][:, None]
+        index = self.draws[at, self.places][:, :width]
         x = self.coords.gather(1, index[..., None].expand(-1, -1, 3))
         # an object with fewer points than its neighbours gives the rest no weight
-        share = (self.column[: index.shape[1]] < count) / count
+        share = (self.column[:width] < count) / count
         self.engine(x, self.targets.gather(1, index), self.loss, share)
-        decay = 1 - at / steps if self.config.decay == "linear" else np.ones(len(at))
-        self.stepper.step(torch.from_numpy(decay).to(self.theta)[:, None])
-        self.done += 1
-        return [p for p, done in enumerate(self.done) if done >= steps or self._good(p)]
+        decay = 1 - at.double() / steps if self.config.decay == "linear" else torch.ones_like(at)
+        self.stepper.step(decay.to(self.theta.dtype)[:, None])
+        self.taken += 1
 
     def _good(self, place: int) -> bool:
         if not self.config.target_error or self.done[place] % CHECK_EVERY:
@@ -143,6 +161,12 @@ class _Batch:
         found = self.field.read_back(outputs[0, :, 0])
         error = (found - self.values[place, some]).abs().mean()
         return bool(error <= self.config.target_error)
+
+
+def steps_of_a_graph(config: FitConfig) -> int:
+    """Give how many steps one graph holds: fits end, and are looked at, between two graphs."""
+    whole = gcd(config.steps, CHECK_EVERY) if config.target_error else config.steps
+    return max(n for n in range(1, min(whole, CAPTURED) + 1) if whole % n == 0)
 
 
 def points_of_steps(config: FitConfig) -> NDArray[np.int64]:  # [steps]

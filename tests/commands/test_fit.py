@@ -151,6 +151,22 @@ def test_an_empty_folder_is_code_5(run, tmp_path):
     assert ".stl" in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("field", "code", "said"),
+    [("sdf", 6, "need a CUDA device, not 'cpu'"), ("nerf", 2, "which no CUDA graph can hold")],
+)
+def test_graphs_are_refused_where_there_are_none(run, folder, tmp_path, field, code, said):
+    store = tmp_path / "x.zarr"
+
+    outcome = run(
+        *("fit", folder, "--field", field, "--store", store, "--device", "cpu", "--cuda-graphs")
+    )
+
+    assert outcome.exit_code == code
+    assert said in outcome.stderr
+    assert not store.exists()
+
+
 def test_a_device_that_is_not_there_is_code_6(run, folder, tmp_path, quick):
     outcome, _ = fit(run, folder, tmp_path / "x.zarr", "--device", "cuda:99", *quick)
 

@@ -3,16 +3,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
+from nf2vec_cli.core import sine
 from nf2vec_cli.fields import FieldName, sdf
 from nf2vec_cli.fields.pool import draw_uniform
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.shapes.discover import discover
 from nf2vec_cli.shapes.mesh import load_mesh, normalise
 from nf2vec_cli.tasks import bench
-from nf2vec_cli.tasks.optimise import network_of, object_seed, optimise, points_of_steps
+from nf2vec_cli.tasks.optimise import (
+    _Batch,
+    network_of,
+    object_seed,
+    optimise,
+    points_of_steps,
+    steps_of_a_graph,
+)
 
 CPU = torch.device("cpu")
 
@@ -77,6 +86,49 @@ def test_a_hard_object_holds_up_no_place(mesh):
     assert [f.index for f in found][:2] == [1, 2]
     assert next(f for f in found if f.index == 0).steps == 60
     assert all(f.steps < 60 for f in found if f.index)
+
+
+@pytest.mark.parametrize(("growth", "target"), [(1.0, 0.0), (3.0, 0.0), (1.0, 0.012)])
+def test_steps_of_a_graph_are_steps(mesh, growth, target):
+    config = FitConfig(
+        hidden=32, steps=40, points=200, pool=4000, growth=growth, target_error=target
+    )
+    init = siren_init(network_of(config), seed=0)
+    pools = [(pool_of(mesh, seed, 4000), seed) for seed in range(3)]
+
+    plain, graphs = (
+        list(optimise(init, pools, sdf, config, device=CPU, places=2, graphs=graphs))
+        for graphs in (False, True)
+    )
+
+    assert [f.steps for f in graphs] == [f.steps for f in plain]
+    for a, b in zip(plain, graphs, strict=True):
+        assert a.index == b.index
+        torch.testing.assert_close(a.theta, b.theta, rtol=1e-4, atol=1e-6)
+    if target:
+        assert max(f.steps for f in graphs) < 40
+
+
+@pytest.mark.parametrize(
+    ("steps", "target", "wanted"),
+    [(150, 0, 50), (120, 0, 40), (3, 0, 3), (150, 0.1, 10), (97, 0, 1)],
+)
+def test_a_graph_ends_where_fits_do(steps, target, wanted):
+    assert steps_of_a_graph(FitConfig(steps=steps, target_error=target)) == wanted
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adam"])
+def test_a_step_asks_nothing_of_the_host(mesh, monkeypatch, optimiser):
+    """A CUDA graph holds no answer: `.item()`, or a size that depends on values, would raise."""
+    monkeypatch.setenv("NF2VEC_KERNELS", "reference")  # numba wants memory that is there
+    sine._fused.cache_clear()
+    config = FitConfig(hidden=32, steps=4, points=100, pool=2000, optimiser=optimiser)
+    init = siren_init(network_of(config), seed=0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        batch = _Batch(init, [pool_of(mesh, 0, 2000)] * 2, sdf, config, graphs=True)
+
+        batch.step()
+    sine._fused.cache_clear()
 
 
 def test_the_points_of_a_step_change_evenly_and_keep_their_mean():
