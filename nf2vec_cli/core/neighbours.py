@@ -7,8 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from nf2vec_cli.core.kernels import kernels_serve
+
+KERNEL_K = 128  # rows that the kernel keeps a query; more go to its twin
 SPARE = 8  # candidates beyond k that are measured exactly: the product's rounding swaps near equals
-TILE_BYTES = 32 << 20  # of scores and candidates that are held at once
+TILE_BYTES = 32 << 20  # of scores, or of candidates, that are held at once
 
 
 def nearest(
@@ -45,30 +48,78 @@ def block_nearest(
 ) -> tuple[Tensor, Tensor]:  # [Q, E], [C, E] -> distances, places [Q, min(k, C)]
     """Find the nearest rows of one block.
 
-    One matrix product ranks the block in single precision, then the best k + SPARE are measured in
-    double precision, so that a row is at distance 0 from itself. A tile of queries at a time.
-    A plain function: the first call of a `torch.library.custom_op` takes 1.3 CPU seconds (it
-    imports the compiler), more than a search of 20,000 rows.
+    Products in single precision choose the best k + SPARE, which are measured in double precision,
+    so that a row is at distance 0 from itself. Rows that are no numbers come last.
     """
     kept, asked = min(k, len(block)), min(k + SPARE, len(block))
-    norms = block.norm(dim=1)
-    tile = max(1, TILE_BYTES // (4 * len(block) + 8 * asked * block.shape[1] + 1))
+    # in the order of the rows, so that a stable sort leaves equals in it
+    candidates = best_rows(queries, block, *_ranking(block, cosine), asked).sort(dim=1).values
     distances = queries.new_empty(len(queries), kept, dtype=torch.float64)
     places = queries.new_empty(len(queries), kept, dtype=torch.int64)
+    tile = max(1, TILE_BYTES // (8 * asked * block.shape[1] + 1))
     for start in range(0, len(queries), tile):
-        part = queries[start : start + tile]
-        scores = part @ block.T
-        if cosine:
-            scores /= norms.clamp_min(1e-30)
-        else:
-            scores -= norms.square() / 2  # the query's own length changes no order
-        # in the order of the rows, so that a stable sort leaves equals in it
-        candidates = scores.topk(asked, dim=1, sorted=False).indices.sort(dim=1).values
-        exact = measured(part, block[candidates], cosine)
+        part = slice(start, start + tile)
+        exact = measured(queries[part], block[candidates[part]], cosine)
         found, order = exact.sort(dim=1, stable=True)
-        distances[start : start + tile] = found[:, :kept]
-        places[start : start + tile] = candidates.gather(1, order)[:, :kept]
+        distances[part] = found[:, :kept]
+        places[part] = candidates[part].gather(1, order)[:, :kept]
     return distances, places
+
+
+def _ranking(block: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:  # [C, E] -> [C], [C]
+    """Give factor and offset of each row's product with a query, so that the nearest is greatest.
+
+    The query's own length changes no order. Rows whose length is no number get an offset of -inf.
+    """
+    norms = block.norm(dim=1)
+    lost = torch.where(norms.isfinite(), 0.0, -torch.inf)
+    if cosine:
+        return 1 / norms.clamp_min(1e-30), lost
+    return torch.ones_like(norms), lost - norms.square() / 2
+
+
+def best_rows(
+    queries: Tensor,  # [Q, E]
+    gallery: Tensor,  # [N, E]
+    scale: Tensor,  # [N]
+    shift: Tensor,  # [N]
+    k: int,
+) -> Tensor:  # [Q, k] int64
+    """Choose the k <= N rows of the greatest q g scale + shift, in single precision, in any order.
+
+    Rows whose shift is not finite come last. The kernel holds no [Q, N] matrix; its twin holds one
+    of a tile of queries. A plain function, and what programs call: the first call of an op of
+    `torch.library` takes 1.3 CPU seconds (it imports the compiler), more than a search of 20,000
+    rows.
+    """
+    if kernels_serve(queries) and k <= KERNEL_K:
+        from nf2vec_cli.core.gpu.neighbours import streamed_rows
+
+        return streamed_rows(queries, gallery, scale, shift, k)
+    return best_rows_twin(queries, gallery, scale, shift, k)
+
+
+def best_rows_twin(
+    queries: Tensor, gallery: Tensor, scale: Tensor, shift: Tensor, k: int
+) -> Tensor:
+    """Choose rows as `best_rows` does, by matrix products."""
+    lost = (~shift.isfinite()).nonzero()[:, 0]
+    found = queries.new_empty(len(queries), k, dtype=torch.int64)
+    tile = max(1, TILE_BYTES // (4 * len(gallery) + 1))
+    for start in range(0, len(queries), tile):
+        scores = (queries[start : start + tile] @ gallery.T).mul_(scale).add_(shift)
+        # no number is greater than all numbers to `topk`
+        scores.index_fill_(1, lost, -torch.inf)
+        found[start : start + tile] = scores.topk(k, dim=1, sorted=False).indices
+    return found
+
+
+best_rows_op = torch.library.custom_op("nf2vec::best_rows", best_rows, mutates_args=())
+
+
+@best_rows_op.register_fake
+def _(queries: Tensor, _gallery: Tensor, _scale: Tensor, _shift: Tensor, k: int) -> Tensor:
+    return queries.new_empty(len(queries), k, dtype=torch.int64)
 
 
 def nearest_twin(

@@ -75,3 +75,18 @@ def test_tiles_change_nothing(monkeypatch):
     tiled = block_nearest(queries, gallery, 4, True)
     assert torch.equal(whole[1], tiled[1])
     torch.testing.assert_close(whole[0], tiled[0])
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_rows_that_are_no_numbers_come_last(device, cosine, value):
+    queries, gallery = random_rows(3, seed=0, device=device), random_rows(50, seed=1, device=device)
+    gallery[5:45, 2] = value  # more than are kept to spare
+
+    found, places = nearest(queries, blocks(gallery, 50), 10, cosine=cosine)
+
+    wanted, there = nearest(
+        queries, blocks(gallery[[*range(5), *range(45, 50)]], 10), 10, cosine=cosine
+    )
+    assert torch.equal(found, wanted)
+    assert torch.equal(places, there + 40 * (there >= 5))
