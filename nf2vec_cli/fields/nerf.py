@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.render import Rays, Samples, camera_rays, march
+from nf2vec_cli.core.march import Rays, Samples, march
+from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.carve import carved_grid
 from nf2vec_cli.shapes.views import Views

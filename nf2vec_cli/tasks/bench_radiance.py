@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device, quick_products
-from nf2vec_cli.core.render import Rays, camera_rays, march
+from nf2vec_cli.core.march import Rays, march
+from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import DeviceError, InputError, UsageFault
 from nf2vec_cli.fields.nerf import RayPool, in_unit, prepare
 from nf2vec_cli.models.network import radiance_init

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
-from nf2vec_cli.core.render import DIAGONAL, Rays, Rendered, render
+from nf2vec_cli.core.march import DIAGONAL, Rays
+from nf2vec_cli.core.render import Rendered, render
 from nf2vec_cli.fields.nerf import radiance_of
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.probes import lattice

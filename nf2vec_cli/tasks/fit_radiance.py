@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import quick_products
-from nf2vec_cli.core.render import Rays, camera_rays
+from nf2vec_cli.core.march import Rays
+from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import Nf2vecError
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.nerf import RayPool, in_unit

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.composite import composite, sum_before
+from nf2vec_cli.core.march import Rays, Samples, at_cells
 from nf2vec_cli.core.mlp import frequencies, relu_forward
 from nf2vec_cli.core.optimiser import Adam, Muon
-from nf2vec_cli.core.render import Rays, Samples, at_cells, cell_densities
+from nf2vec_cli.core.render import cell_densities
 from nf2vec_cli.fields.nerf import FOREGROUND, RayPool, first_of, radiance_of
 from nf2vec_cli.models.network import NetworkSpec, radiance_spec, split_theta
 from nf2vec_cli.tasks.optimise import outside_hidden

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.render import Rays, camera_rays
+from nf2vec_cli.core.march import Rays
+from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.metrics import Points
 from nf2vec_cli.models.decoder import Decoder

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nf2vec_cli.core.march import Rays
 from nf2vec_cli.core.mlp import frequencies, relu_forward
-from nf2vec_cli.core.render import Rays, Rendered, render
+from nf2vec_cli.core.render import Rendered, render
 from nf2vec_cli.fields.nerf import radiance_of
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.store.codec import Floats

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor
 
 from nf2vec_cli.core.lattice import BATCH
-from nf2vec_cli.core.render import at_cells, occupied
+from nf2vec_cli.core.march import at_cells, occupied
 from nf2vec_cli.core.surface import Surface, occupancy_surface
 from nf2vec_cli.tasks.radiance_field import Renderable
 

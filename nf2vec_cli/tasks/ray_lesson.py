@@ -11,7 +11,7 @@ from torch import Tensor
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.composite import composite
-from nf2vec_cli.core.render import Rays, at_cells, march
+from nf2vec_cli.core.march import Rays, at_cells, march
 from nf2vec_cli.fields.nerf import FOREGROUND, radiance_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.core.composite import composite, ray_weights, sum_before
+from nf2vec_cli.core.march import Rays, Samples, march
 from nf2vec_cli.core.mlp import frequencies, relu_forward
-from nf2vec_cli.core.render import Rays, Samples, march, pixel_rays
+from nf2vec_cli.core.render import pixel_rays
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.fields.nerf import first_of, radiance_of
 from nf2vec_cli.models.network import NetworkSpec, split_theta

@@ -2,16 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nf2vec_cli.core.render import (
-    DIAGONAL,
-    Rays,
-    at_cells,
-    camera_rays,
-    cell_densities,
-    march,
-    occupied,
-    render,
-)
+from nf2vec_cli.core.march import DIAGONAL, Rays, at_cells, march, occupied
+from nf2vec_cli.core.render import camera_rays, cell_densities, render
 
 WHITE = torch.ones(3)
 
@@ -126,3 +118,15 @@ def _red(points):
     colour = torch.zeros_like(points)
     colour[:, 0] = 1
     return colour, torch.full((len(points),), 0.7)
+
+
+def test_grids_are_packed_as_stores_keep_them():
+    from nf2vec_cli.core.march import pack_bits, unpack_bits
+    from nf2vec_cli.store.radiance import pack_grid
+
+    grids = torch.rand(2, 6, 6, 6) < 0.4
+
+    packed = pack_bits(grids)
+
+    assert np.array_equal(packed.numpy(), np.stack([pack_grid(one.numpy()) for one in grids]))
+    assert torch.equal(unpack_bits(packed, 6), grids)

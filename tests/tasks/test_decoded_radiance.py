@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from nf2vec_cli.core.render import Rays
+from nf2vec_cli.core.march import Rays
 from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
 
 

@@ -4,7 +4,8 @@ import torch
 from ball_views import CENTRE, RADIUS, ball_views
 
 from nf2vec_cli.config.fit import FitConfig
-from nf2vec_cli.core.render import at_cells, camera_rays
+from nf2vec_cli.core.march import at_cells
+from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.fields.nerf import in_unit, prepare
 from nf2vec_cli.models.network import radiance_init
 from nf2vec_cli.tasks.optimise_rays import optimise_rays, radiance_network

@@ -5,8 +5,9 @@ from near_init import TINY
 from near_radiance import RADIANCE, SAMPLES, SIDE, make_radiance_store
 
 from nf2vec_cli.config.train import TrainConfig
+from nf2vec_cli.core.march import march, occupied
 from nf2vec_cli.core.mlp import frequencies, relu_forward
-from nf2vec_cli.core.render import camera_rays, march, occupied
+from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.fields.nerf import first_of
 from nf2vec_cli.models.network import split_theta
 from nf2vec_cli.store.store import open_store

@@ -31,7 +31,7 @@ class Variant:
     """A kernel at one tile: what the compiler must know of its arguments.
 
     signature: type of each argument by name ("*fp32", "i32", ...; "constexpr" for constants).
-    constants: value of each constant. warps, stages: as at the launch.
+    constants: value of each constant. warps, stages, fusion: as at the launch.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Variant:
     constants: dict[str, Any] = field(default_factory=dict)
     warps: int = 4
     stages: int = 3
+    fusion: bool = True  # of a product and a sum, which then are rounded once
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def compile_ahead(variant: Variant, architecture: int) -> Compiled:
         options={
             "num_warps": variant.warps,
             "num_stages": variant.stages,
-            "enable_fp_fusion": True,
+            "enable_fp_fusion": variant.fusion,
         },
     )
     said = _assembled(built.asm["ptx"], Path(triton.__file__).parent)
