@@ -1,4 +1,4 @@
-"""What the samples on a ray add up to, by PyTorch or by nerfacc."""
+"""What the samples on a ray add up to: by a kernel of our own, by PyTorch or by nerfacc."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nf2vec_cli.core.kernels import kernels_serve
 from nf2vec_cli.errors import DeviceError, UsageFault
 
 BACKENDS = ("auto", "torch", "nerfacc")
+DARK = 1e4  # optical length behind which nothing is seen in any precision
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ def composite(
     *,
     backend: str = "auto",
 ) -> Composed:
-    """Add up samples along rays (Max 1995): weight T (1 - exp(-density step)); differentiable.
+    """Add up samples along rays (Max 1995): weight T (1 - exp(-density step)).
 
-    Each sample stands for its own interval; none is dropped. Samples that stand for nothing have a
-    step of 0.
+    Differentiable in colours and density. Each sample stands for its own interval; none is dropped.
+    Samples that stand for nothing have a step of 0. A sample that is no number spoils its own ray.
 
     Args:
         colours: [M, 3].
@@ -48,7 +50,7 @@ def composite(
         ray: [M], whose the samples are, ascending.
         rays: R.
         backend: torch; nerfacc: its packed kernels on a GPU, its dense functions on a CPU; auto:
-            nerfacc on a GPU where its kernels can be had, else torch.
+            on a GPU the kernel of `core.gpu`, or nerfacc's where they can be had, else torch.
 
     Raises:
         UsageFault: nerfacc is asked for and not installed, or the backend is unknown.
@@ -56,34 +58,146 @@ def composite(
     """
     if backend not in BACKENDS:
         raise UsageFault(f"renderer {backend!r} is unknown", hint=f"use {', '.join(BACKENDS)}")
-    if backend == "torch" or (backend == "auto" and not _kernels(density.device)):
-        weights = ray_weights(density, step, ray, rays)
-        sums = torch.cat([colours, torch.ones_like(density)[:, None], depths[:, None]], 1)
-        # in the weights' precision: under autocast colours come in half
-        sums = sums.to(weights.dtype) * weights[:, None]
-        found = sums.new_zeros(rays, 5).index_add(0, ray, sums)
-        return Composed(found[:, :3], found[:, 3], found[:, 4])
-    return _by_nerfacc(colours, density, depths, step, ray, rays)
+    own = backend == "auto" and _serves(density)
+    if backend == "nerfacc" or (backend == "auto" and not own and _kernels(density.device)):
+        return _by_nerfacc(colours, density, depths, step, ray, rays)
+    lengths = step if isinstance(step, Tensor) else density.new_full((), step)
+    add = _Sums.apply if own else ray_sums_twin
+    found = add(colours, density, depths, lengths, ray, rays)
+    return Composed(found[:, :3], found[:, 3], found[:, 4])
+
+
+def ray_sums(
+    colours: Tensor,  # [M, 3]
+    density: Tensor,  # [M]
+    depths: Tensor,  # [M]
+    step: Tensor,  # [M] or []
+    ray: Tensor,  # [M]
+    rays: int,
+) -> Tensor:  # [R, 5]
+    """Add up colour, opacity and depth of each ray, by the kernel where it serves."""
+    if _serves(density):
+        from nf2vec_cli.core.gpu import composite as kernel
+
+        return kernel.ray_sums(colours, density, depths, step, ray, rays)
+    return ray_sums_twin(colours, density, depths, step, ray, rays)
+
+
+def ray_sums_twin(
+    colours: Tensor, density: Tensor, depths: Tensor, step: Tensor, ray: Tensor, rays: int
+) -> Tensor:
+    """Add up samples by PyTorch, which also differentiates it."""
+    weights = ray_weights(density, step, ray, rays)
+    sums = torch.cat([colours, torch.ones_like(density)[:, None], depths[:, None]], 1)
+    # in the weights' precision: under autocast colours come in half
+    sums = sums.to(weights.dtype) * weights[:, None]
+    return sums.new_zeros(rays, 5).index_add(0, ray, sums)
+
+
+def ray_slopes(
+    grad: Tensor,  # [R, 5]
+    colours: Tensor,
+    density: Tensor,
+    depths: Tensor,
+    step: Tensor,
+    ray: Tensor,
+    sums: Tensor,  # [R, 5]
+) -> tuple[Tensor, Tensor]:  # [M, 3], [M]
+    """Give the slopes in colours and densities of a loss whose slopes in the sums are known."""
+    if _serves(density):
+        from nf2vec_cli.core.gpu import composite as kernel
+
+        return kernel.ray_slopes(grad, colours, density, depths, step, ray, sums)
+    return ray_slopes_twin(grad, colours, density, depths, step, ray, sums)
+
+
+def ray_slopes_twin(
+    grad: Tensor,
+    colours: Tensor,
+    density: Tensor,
+    depths: Tensor,
+    step: Tensor,
+    ray: Tensor,
+    sums: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Give slopes by PyTorch: what its own, of `ray_sums_twin`, must agree with."""
+    weights = ray_weights(density, step, ray, len(sums))
+    seen = grad[ray]
+    worth = seen[:, 3] + (seen[:, :3] * colours).sum(1) + seen[:, 4] * depths
+    share = (weights * worth).double()
+    total = share.new_zeros(len(sums)).index_add(0, ray, share)
+    behind = total[ray] - sum_before(share, ray, len(sums)) - share
+    optical = (density * step).clamp_max(DARK)
+    left = torch.exp(-sum_before(optical, ray, len(sums)) - optical)
+    slopes = (left * worth - behind) * step
+    return (weights[:, None] * seen[:, :3]).to(colours.dtype), slopes.to(density.dtype)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5], output)
+
+
+class _Sums(torch.autograd.Function):
+    """`ray_sums` with its slopes. The op below does the same, and imports the compiler."""
+
+    forward = staticmethod(ray_sums)
+    setup_context = staticmethod(_keep)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *ray_slopes(grad, *ctx.saved_tensors), None, None, None, None
+
+
+composite_op = torch.library.custom_op("nf2vec::composite", ray_sums, mutates_args=())
+slopes_op = torch.library.custom_op("nf2vec::composite_slopes", ray_slopes, mutates_args=())
+
+
+@composite_op.register_fake
+def _(_c: Tensor, density: Tensor, _d: Tensor, _s: Tensor, _r: Tensor, rays: int) -> Tensor:
+    return density.new_empty(rays, 5)
+
+
+@slopes_op.register_fake
+def _(_g: Tensor, colours: Tensor, density: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(colours), torch.empty_like(density)
+
+
+def _slopes_of_op(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *slopes_op(grad, *ctx.saved_tensors), None, None, None, None
+
+
+composite_op.register_autograd(_slopes_of_op, setup_context=_keep)
 
 
 def ray_weights(density: Tensor, step: float | Tensor, ray: Tensor, rays: int) -> Tensor:
     """Give each sample's share of its ray's colour: [M]."""
     optical = density * step
-    passed = sum_before(optical, ray, rays)
+    passed = sum_before(optical.clamp_max(DARK), ray, rays)
+    if passed.requires_grad:
+        # slopes run through the sum to all rays before; those of the ray itself stay no numbers
+        passed.register_hook(lambda slope: None if slope is None else _numbers(slope))
     weights: Tensor = torch.exp(-passed).to(optical.dtype) * -torch.expm1(-optical)
     return weights
 
 
 def sum_before(values: Tensor, ray: Tensor, rays: int) -> Tensor:  # [M] -> [M], double
-    """Add up what comes before each sample on its own ray."""
+    """Add up what comes before each sample on its own ray; what is no number counts as 0."""
     # in double: the sum runs over all rays, and a ray's own is a small difference of it
-    total = values.double().cumsum(0)
-    before = total - values
+    counted = _numbers(values.double())
+    before = counted.cumsum(0) - counted
     if not len(ray):
         return before
     counts = torch.bincount(ray, minlength=rays)
     first = (counts.cumsum(0) - counts).clamp_max(len(ray) - 1)
     return before - before[first][ray]
+
+
+def _numbers(values: Tensor) -> Tensor:
+    return values.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _serves(density: Tensor) -> bool:
+    return kernels_serve(density) and density.dtype != torch.float64
 
 
 def _by_nerfacc(
