@@ -159,7 +159,7 @@ def _(_c: Tensor, density: Tensor, _d: Tensor, _s: Tensor, _r: Tensor, rays: int
 
 @slopes_op.register_fake
 def _(_g: Tensor, colours: Tensor, density: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(colours), torch.empty_like(density)
+    return colours.new_empty(colours.shape), density.new_empty(density.shape)
 
 
 def _slopes_of_op(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

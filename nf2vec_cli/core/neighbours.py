@@ -11,7 +11,7 @@ from nf2vec_cli.core.kernels import kernels_serve
 
 KERNEL_K = 128  # rows that the kernel keeps a query; more go to its twin
 SPARE = 8  # candidates beyond k that are measured exactly: the product's rounding swaps near equals
-TILE_BYTES = 32 << 20  # of scores, or of candidates, that are held at once
+TILE_BYTES = 16 << 20  # of scores, or of candidates, that are held at once
 
 
 def nearest(
@@ -107,7 +107,8 @@ def best_rows_twin(
     found = queries.new_empty(len(queries), k, dtype=torch.int64)
     tile = max(1, TILE_BYTES // (4 * len(gallery) + 1))
     for start in range(0, len(queries), tile):
-        scores = (queries[start : start + tile] @ gallery.T).mul_(scale).add_(shift)
+        scores = queries[start : start + tile] @ gallery.T
+        torch.addcmul(shift, scores, scale, out=scores)
         # no number is greater than all numbers to `topk`
         scores.index_fill_(1, lost, -torch.inf)
         found[start : start + tile] = scores.topk(k, dim=1, sorted=False).indices

@@ -87,7 +87,7 @@ def compile_ahead(variant: Variant, architecture: int) -> Compiled:
             "enable_fp_fusion": variant.fusion,
         },
     )
-    said = _assembled(built.asm["ptx"], Path(triton.__file__).parent)
+    said = _assembled(built.asm["ptx"], Path(triton.__file__).parent, variant.fusion)
     return Compiled(
         variant.name,
         architecture,
@@ -98,7 +98,7 @@ def compile_ahead(variant: Variant, architecture: int) -> Compiled:
     )
 
 
-def _assembled(ptx: str, triton: Path) -> dict[str, int]:
+def _assembled(ptx: str, triton: Path, fusion: bool) -> dict[str, int]:
     """Assemble once more, for what the assembler says of it."""
     target = re.findall(r"\.target\s+(sm_\w+)", ptx)[0]
     # the plain one refuses the version of PTX that triton writes for sm_90 and later
@@ -110,6 +110,7 @@ def _assembled(ptx: str, triton: Path) -> dict[str, int]:
             [
                 triton / "backends" / "nvidia" / "bin" / name,
                 "-v",
+                f"--fmad={str(fusion).lower()}",
                 f"-arch={target}",
                 source,
                 "-o",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nf2vec_cli.core.gpu.ahead import Variant
 
-TILE = {"BLOCK_R": 16, "BLOCK_S": 32}
+TILE = {"BLOCK_R": 8, "BLOCK_S": 32}
 WARPS = 4
 
 
@@ -166,8 +166,7 @@ def ray_slopes(
 ) -> tuple[Tensor, Tensor]:  # -> [M, 3], [M]
     """Give the slopes in colours and densities, as the twin does."""
     rays = len(sums)
-    to_colours = torch.empty_like(colours, memory_format=torch.contiguous_format)
-    to_density = torch.empty_like(density, memory_format=torch.contiguous_format)
+    to_colours, to_density = colours.new_empty(colours.shape), density.new_empty(density.shape)
     if rays:
         with torch.cuda.device_of(density):
             slope_rays[(triton.cdiv(rays, TILE["BLOCK_R"]),)](
