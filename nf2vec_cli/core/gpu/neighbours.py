@@ -58,7 +58,7 @@ def top_rows(
         scores = scores * tl.load(scale + n, mask=n < rows, other=0.0)
         scores += tl.load(shift + n, mask=n < rows, other=0.0)
         scores = tl.where(scores == scores, scores, float("-inf"))
-        code = (scores + 0.0).to(tl.int32, bitcast=True)  # + 0: -0 becomes 0
+        code = scores.to(tl.int32, bitcast=True)
         code = tl.where(code < 0, code ^ 0x7FFFFFFF, code)
         code = tl.where((n < rows) & (q < count)[:, None], code, LOWEST)
         # the block's best against the worst that is kept, until no query gains: seldom more than

@@ -65,14 +65,6 @@ def test_of_equal_scores_the_first_rows_are_taken():
     assert found.sort(dim=1).values.tolist() == [[0, 1, 2, 7, 280]] * 2
 
 
-def test_minus_zero_equals_zero():
-    gallery = torch.tensor([[-0.0], [0.0], [-1.0], [0.0]])
-
-    found = streamed_rows(torch.ones(1, 1), gallery, torch.ones(4), torch.full((4,), -0.0), 2)
-
-    assert found.sort(dim=1).values.tolist() == [[0, 1]]
-
-
 @pytest.mark.parametrize("way", [streamed_rows, best_rows_twin])
 def test_rows_and_queries_that_are_no_numbers_displace_no_others(way):
     queries, gallery, scale, shift = problem(3, 40, 6)
