@@ -1,7 +1,7 @@
 """Triton body of `core.rows_pool`: a product whose tiles leave only their maxima behind.
 
-A program multiplies BLOCK_R rows of one object by BLOCK_E rows of the weight and writes, for each
-of these, the largest sum and its row; PyTorch takes the maximum over the R / BLOCK_R tiles.
+A program multiplies block_r rows of one object by block_e rows of the weight and writes, for each
+of these, the largest sum and its row; PyTorch takes the maximum over the R / block_r tiles.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from nf2vec_cli.core.gpu.ahead import Variant
 class Tile:
     """What a program of the product holds at once, and how many warps it has."""
 
-    BLOCK_R: int
-    BLOCK_E: int
-    BLOCK_K: int
+    block_r: int
+    block_e: int
+    block_k: int
     warps: int
     stages: int
 
     @property
     def constants(self) -> dict[str, int]:
-        return {name: size for name, size in asdict(self).items() if name.startswith("BLOCK")}
+        return {name: size for name, size in asdict(self).items() if name.startswith("block")}
 
 
 TILES = {
@@ -45,38 +45,38 @@ def _pool(
     weight,  # [E, K]
     maxima,  # [B, tiles, E]
     argmax,  # [B, tiles, E]
-    R,
-    E,
-    K: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    count,
+    embedding,
+    into: tl.constexpr,
+    precision: tl.constexpr,
+    block_r: tl.constexpr,
+    block_e: tl.constexpr,
+    block_k: tl.constexpr,
 ):
     # neighbours share rows, which are many; the weight stays in the L2 cache
-    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
+    e = tl.program_id(0) * block_e + tl.arange(0, block_e)
     tile, tiles, item = tl.program_id(1), tl.num_programs(1), tl.program_id(2).to(tl.int64)
-    r = tile * BLOCK_R + tl.arange(0, BLOCK_R)
-    k = tl.arange(0, BLOCK_K)
-    row_at = rows + item * R * K + r[:, None] * K + k
-    weight_at = weight + e * K + k[:, None]
-    total = tl.zeros((BLOCK_R, BLOCK_E), tl.float32)
-    for start in range(0, K, BLOCK_K):
-        inside = start + k < K
-        x = tl.load(row_at + start, (r < R)[:, None] & inside, other=0.0)
-        w = tl.load(weight_at + start, (e < E) & inside[:, None], other=0.0)
-        total = tl.dot(x.to(w.dtype), w, total, input_precision=PRECISION)
-    total = tl.where((r < R)[:, None], total, float("-inf"))
+    r = tile * block_r + tl.arange(0, block_r)
+    k = tl.arange(0, block_k)
+    row_at = rows + item * count * into + r[:, None] * into + k
+    weight_at = weight + e * into + k[:, None]
+    total = tl.zeros((block_r, block_e), tl.float32)
+    for start in range(0, into, block_k):
+        inside = start + k < into
+        x = tl.load(row_at + start, (r < count)[:, None] & inside, other=0.0)
+        w = tl.load(weight_at + start, (e < embedding) & inside[:, None], other=0.0)
+        total = tl.dot(x.to(w.dtype), w, total, input_precision=precision)
+    total = tl.where((r < count)[:, None], total, float("-inf"))
     # NaN is above everything, as `torch.max` has it; of equals the first counts
     wrong = total != total
     best = tl.max(tl.where(wrong, float("inf"), total), 0)
     broken = tl.max(wrong.to(tl.int32), 0) > 0
     wins = tl.where(broken, wrong, total == best)
-    winner = tl.min(tl.where(wins, r[:, None], R), 0)
+    winner = tl.min(tl.where(wins, r[:, None], count), 0)
     best = tl.where(broken, float("nan"), best)
-    out = (item * tiles + tile) * E + e
-    tl.store(maxima + out, best, e < E)
-    tl.store(argmax + out, winner, e < E)
+    out = (item * tiles + tile) * embedding + e
+    tl.store(maxima + out, best, e < embedding)
+    tl.store(argmax + out, winner, e < embedding)
 
 
 @triton.jit
@@ -86,20 +86,20 @@ def _grad_to_rows(
     starts,  # [B, R + 1], where a row's numbers start in that order
     weight,  # [E, K]
     out,  # [B, R, K]
-    R,
-    E,
-    K: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    count,
+    embedding,
+    into: tl.constexpr,
+    block_k: tl.constexpr,
 ):
     row, item = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    k = tl.program_id(2) * BLOCK_K + tl.arange(0, BLOCK_K)
-    total = tl.zeros((BLOCK_K,), tl.float32)
-    start = starts + item * (R + 1) + row
+    k = tl.program_id(2) * block_k + tl.arange(0, block_k)
+    total = tl.zeros((block_k,), tl.float32)
+    start = starts + item * (count + 1) + row
     for place in range(tl.load(start), tl.load(start + 1)):
-        e = tl.load(order + item * E + place)
-        share = tl.load(grad + item * E + e).to(tl.float32)
-        total += share * tl.load(weight + e * K + k, k < K, other=0.0).to(tl.float32)
-    tl.store(out + (item * R + row) * K + k, total, k < K)
+        e = tl.load(order + item * embedding + place)
+        share = tl.load(grad + item * embedding + e).to(tl.float32)
+        total += share * tl.load(weight + e * into + k, k < into, other=0.0).to(tl.float32)
+    tl.store(out + (item * count + row) * into + k, total, k < into)
 
 
 @triton.jit
@@ -108,34 +108,34 @@ def _grad_to_weight(
     argmax,  # [B, E]
     rows,  # [B, R, K]
     out,  # [E, K]
-    B,
-    R,
-    E,
-    K: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    batch,
+    count,
+    embedding,
+    into: tl.constexpr,
+    block_k: tl.constexpr,
 ):
     e = tl.program_id(0)
-    k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
-    total = tl.zeros((BLOCK_K,), tl.float32)
+    k = tl.program_id(1) * block_k + tl.arange(0, block_k)
+    total = tl.zeros((block_k,), tl.float32)
     here = rows + k
-    for item in range(B):
-        row = tl.load(argmax + item * E + e)
-        share = tl.load(grad + item * E + e).to(tl.float32)
-        total += share * tl.load(here + row * K, k < K, other=0.0).to(tl.float32)
-        here += R * K
-    tl.store(out + e * K + k, total, k < K)
+    for item in range(batch):
+        row = tl.load(argmax + item * embedding + e)
+        share = tl.load(grad + item * embedding + e).to(tl.float32)
+        total += share * tl.load(here + row * into, k < into, other=0.0).to(tl.float32)
+        here += count * into
+    tl.store(out + e * into + k, total, k < into)
 
 
 def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     """Launch the product and take the maximum over tiles: [B, E] maxima and rows (int64)."""
     batch, count, into = rows.shape
     tile = TILES[precision]
-    tiles = triton.cdiv(count, tile.BLOCK_R)
+    tiles = triton.cdiv(count, tile.block_r)
     maxima = torch.empty(batch, tiles, len(weight), device=rows.device)
     argmax = torch.empty_like(maxima, dtype=torch.int32)
     operand = torch.bfloat16 if precision == "bf16" else torch.float32
     if batch:
-        _pool[triton.cdiv(len(weight), tile.BLOCK_E), tiles, batch](
+        _pool[triton.cdiv(len(weight), tile.block_e), tiles, batch](
             rows.contiguous(),
             weight.to(operand).contiguous(),
             maxima,
@@ -198,7 +198,7 @@ def grad_to_weight(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -
 
 def block_of(into: int) -> int:
     """How many numbers of a row a program of the backward has: all of them, up to 1,024."""
-    return min(1024, triton.next_power_of_2(into))
+    return min(1024, int(triton.next_power_of_2(into)))
 
 
 def _input_precision(precision: str) -> str:
@@ -213,18 +213,21 @@ def _variants(size: str, into: int) -> Iterator[Variant]:
             f"rows_pool {size} {precision}",
             _pool,
             {"rows": operand, "weight": operand, "maxima": "*fp32", "argmax": "*i32"}
-            | {"R": "i32", "E": "i32", "K": "constexpr", "PRECISION": "constexpr"}
+            | {"count": "i32", "embedding": "i32", "into": "constexpr", "precision": "constexpr"}
             | dict.fromkeys(tile.constants, "constexpr"),
-            {"K": into, "PRECISION": _input_precision(precision), **tile.constants},
+            {"into": into, "precision": _input_precision(precision), **tile.constants},
             tile.warps,
             tile.stages,
         )
-    constants, constant = {"K": into, "BLOCK_K": block}, {"K": "constexpr", "BLOCK_K": "constexpr"}
+    constants, constant = (
+        {"into": into, "block_k": block},
+        {"into": "constexpr", "block_k": "constexpr"},
+    )
     pointers = {"grad": "*fp32", "order": "*i64", "starts": "*i64", "weight": "*fp32"}
-    sizes = {"out": "*bf16", "R": "i32", "E": "i32", **constant}
+    sizes = {"out": "*bf16", "count": "i32", "embedding": "i32", **constant}
     yield Variant(f"rows_pool to rows {size}", _grad_to_rows, pointers | sizes, constants)
     pointers = {"grad": "*fp32", "argmax": "*i64", "rows": "*bf16", "out": "*fp32"}
-    sizes = {"B": "i32", "R": "i32", "E": "i32", **constant}
+    sizes = {"batch": "i32", "count": "i32", "embedding": "i32", **constant}
     yield Variant(f"rows_pool to weight {size}", _grad_to_weight, pointers | sizes, constants)
 
 
