@@ -9,6 +9,9 @@ from torch.nn.functional import linear
 from nf2vec_cli.core.kernels import kernels_serve
 from nf2vec_cli.core.mlp import frequencies
 
+# octaves up to which the kernel's own range reduction is exact to single precision
+OCTAVES = {"radians": 16, "turns": 24}
+
 
 @torch.library.custom_op("nf2vec::decode", mutates_args=())
 def decode(
@@ -93,6 +96,11 @@ def decode_twin(
 def code(coords: Tensor, octaves: int, coding: str) -> Tensor:  # [.., 3] -> [.., C]
     """Code points by sines and cosines, in "radians" (`fourier`) or "turns" (`frequencies`)."""
     return (fourier if coding == "radians" else frequencies)(coords, octaves)
+
+
+def code_width(octaves: int, coding: str) -> int:
+    """C: how many numbers a coded point has."""
+    return 6 * octaves + (3 if coding == "radians" else 0)
 
 
 def fourier(coords: Tensor, octaves: int) -> Tensor:  # [.., 3] -> [.., 3 + 6 octaves]

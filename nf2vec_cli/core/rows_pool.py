@@ -33,7 +33,7 @@ def rows_pool(
         The maxima, in the precision of `weight`; NaN where a row gives it, as `torch.amax` has it.
         The rows that have them, int64: of equals the first.
     """
-    if kernels_serve(rows):
+    if kernels_serve(rows) and weight.dtype != torch.float64:
         from nf2vec_cli.core.gpu.rows_pool import pool
 
         return pool(rows, weight, bias, precision)
@@ -60,7 +60,7 @@ def rows_pool_backward(
     weight: Tensor,  # [E, K]
 ) -> tuple[Tensor, Tensor]:  # [B, R, K], [E, K]
     """Give the gradients of `rows_pool` to rows and weight; the same bits each time."""
-    if kernels_serve(rows):
+    if kernels_serve(rows) and weight.dtype != torch.float64:
         from nf2vec_cli.core.gpu.rows_pool import grad_to_rows, grad_to_weight
 
         return grad_to_rows(grad, argmax, rows, weight), grad_to_weight(grad, argmax, rows, weight)

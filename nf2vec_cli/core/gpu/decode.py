@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
+from nf2vec_cli.core.decode import code_width
 from nf2vec_cli.core.gpu.ahead import Variant
 
 CODE = 32  # columns of the code are filled up to a multiple of this
@@ -28,18 +29,26 @@ PI = tl.constexpr(3.141592653589793)
 
 @dataclass(frozen=True)
 class Tile:
-    """What a program holds at once, how many warps it has, and programs of a multiprocessor."""
+    """What a program holds at once, and how many warps it has."""
 
     block_m: int
     block_n: int
     block_k: int
     warps: int
     stages: int
-    programs: int
 
     @property
     def blocks(self) -> dict[str, int]:
         return {name: size for name, size in asdict(self).items() if name.startswith("block")}
+
+
+# found by what fits: with 128 points, or 32 columns at once in tf32, registers spill or the scratch
+# of an H100's 132 programs outgrows its L2 cache (at 512 units: 9 MB in bfloat16 a block of 32)
+TILES = {
+    "ieee": Tile(64, 128, 16, warps=8, stages=3),
+    "tf32": Tile(64, 256, 16, warps=8, stages=3),
+    "bf16": Tile(64, 256, 64, warps=8, stages=3),
+}
 
 
 @triton.jit
@@ -215,7 +224,7 @@ def decoded(
     block_v = max(16, int(triton.next_power_of_2(outputs)))
     found = torch.empty(batch, points, outputs, device=coords.device)
     blocks = batch * int(triton.cdiv(points, tile.block_m))
-    programs = min(blocks, _multiprocessors(coords) * tile.programs)
+    programs = min(blocks, _at_once(coords))
     if not programs:
         return found.to(coords.dtype)
     stride = 2 * (units + more) + width
@@ -246,21 +255,14 @@ def decoded(
     return found.to(coords.dtype)
 
 
-TILES = {
-    "ieee": Tile(64, 128, 16, warps=8, stages=3, programs=1),
-    "tf32": Tile(64, 256, 32, warps=8, stages=3, programs=1),
-    "bf16": Tile(64, 256, 64, warps=8, stages=3, programs=1),
-}
-
-
 def tile_of(units: int, precision: str) -> Tile:
     """Choose the tile: no more columns than there are units."""
     tile = TILES[precision]
     return tile if units > 128 else replace(tile, block_n=128)
 
 
-def _multiprocessors(x: Tensor) -> int:
-    """How many programs run at once; the interpreter, on a CPU, has a few take turns as well."""
+def _at_once(x: Tensor) -> int:
+    """How many programs run: one a multiprocessor; under the interpreter a few take turns too."""
     if not x.is_cuda:
         return 3
     return torch.cuda.get_device_properties(x.device).multi_processor_count
@@ -271,15 +273,13 @@ def _variants() -> Iterator[Variant]:
     for name, units, octaves, coding in (
         ("paper", 512, 10, "radians"),
         ("small", 128, 10, "radians"),
-        ("radiance paper", 1024, 24, "turns"),
-        ("radiance small", 128, 6, "turns"),
+        ("radiance", 1024, 24, "turns"),
     ):
         for precision in TILES:
             tile, operand = tile_of(units, precision), "*bf16" if precision == "bf16" else "*fp32"
-            columns = 6 * octaves + (3 if coding == "radians" else 0)
             constants = {
                 "hidden": units,
-                "width": -(-columns // CODE) * CODE,
+                "width": -(-code_width(octaves, coding) // CODE) * CODE,
                 "octaves": octaves,
                 "turns": coding == "turns",
                 "precision": "ieee" if precision == "bf16" else precision,

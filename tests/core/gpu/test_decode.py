@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from nf2vec_cli.core import decode as ops
 from nf2vec_cli.core.decode import code, decode_twin
 from nf2vec_cli.core.gpu.decode import decoded
+from nf2vec_cli.models import decoder as models
+from nf2vec_cli.models.split import SplitDecoder
 
 
 def drawn(batch=2, points=70, units=20, outputs=3, octaves=4, coding="radians", seed=0):
@@ -113,3 +116,26 @@ def test_input_need_not_be_contiguous():
     assert not turned[6].is_contiguous()
 
     assert torch.equal(decoded(*turned, "ieee"), decoded(*inputs, "ieee"))
+
+
+@pytest.mark.parametrize("coding", ["radians", "turns"])
+@pytest.mark.parametrize("kind", ["reads all", "reads some", "split"])
+def test_a_decoder_without_gradient_is_one_kernel(monkeypatch, kind, coding):
+    torch.manual_seed(0)
+    if kind == "split":
+        decoder = SplitDecoder(12, hidden=16, octaves=3, coding=coding)
+    else:
+        reads = 5 if kind == "reads some" else None
+        decoder = models.Decoder(12, hidden=16, octaves=3, reads=reads, coding=coding)
+    z, coords = torch.randn(2, 12), torch.rand(2, 5, 3) * 2 - 1
+    wanted = decoder(z, coords)
+    launched = []
+    for module in (models, ops):
+        monkeypatch.setattr(module, "kernels_serve", lambda x: launched.append(x) or True)
+
+    with torch.no_grad():
+        found = decoder(z, coords)
+
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert len(launched) == 2
+    assert decoder(z, coords).requires_grad

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from nf2vec_cli.core import rows_pool as ops
 from nf2vec_cli.core.gpu.rows_pool import grad_to_rows, grad_to_weight, pool
 from nf2vec_cli.core.rows_pool import rows_pool_twin
+from nf2vec_cli.models import encoder as models
+from nf2vec_cli.models.network import NetworkSpec
 
 
 def drawn(batch=2, rows=150, into=40, embedding=70, seed=0):
@@ -118,3 +121,26 @@ def test_gradients_need_not_be_contiguous():
     for back in (grad_to_rows, grad_to_weight):
         found = back(grad, argmax, rows, weight.T.contiguous().T)
         assert torch.equal(found, back(grad.contiguous(), argmax, x, weight))
+
+
+def test_the_encoder_of_rows_is_trained_through_the_kernels(monkeypatch):
+    torch.manual_seed(0)
+    spec = NetworkSpec(hidden=8, layers=2)
+    encoder = models.RowsEncoder(spec, widths=(8, 12), embedding=6)
+    theta = torch.randn(3, spec.parameters)
+    pull = torch.randn(3, 6)
+
+    def run():
+        encoder.zero_grad()
+        z = encoder(theta)
+        (z * pull).sum().backward()
+        return [z.detach(), *(p.grad.clone() for p in encoder.parameters())]
+
+    wanted = run()
+    for module in (models, ops):
+        monkeypatch.setattr(module, "kernels_serve", lambda _: True)
+    found = run()
+
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        assert not torch.equal(one, torch.zeros_like(one))
