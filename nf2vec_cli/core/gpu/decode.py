@@ -251,6 +251,7 @@ def decoded(
         block_v=block_v,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        enable_fp_fusion=True,
     )
     return found.to(coords.dtype)
 

@@ -147,6 +147,7 @@ def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Te
             **tile.constants,
             num_warps=tile.warps,
             num_stages=tile.stages,
+            enable_fp_fusion=True,
         )
     best = maxima.max(1)
     winners = argmax.gather(1, best.indices[:, None])[:, 0]
@@ -173,6 +174,7 @@ def grad_to_rows(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -> 
             len(weight),
             into,
             block,
+            enable_fp_fusion=True,
         )
     return out
 
@@ -192,6 +194,7 @@ def grad_to_weight(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -
         len(weight),
         into,
         block,
+        enable_fp_fusion=True,
     )
     return out
 

@@ -69,6 +69,16 @@ def test_gradients_are_the_twins(precision):
     torch.testing.assert_close(to_weight, weight.grad, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_that_fill_up_a_tile_count_for_nothing():
+    x, weight, bias = drawn(batch=1, rows=3)
+
+    found = pool(-x.abs(), weight.abs(), bias, "ieee")  # all products are below 0
+
+    wanted = rows_pool_twin(-x.abs(), weight.abs(), bias)
+    torch.testing.assert_close(found[0], wanted[0])
+    assert torch.equal(found[1], wanted[1])
+
+
 def test_of_equal_rows_the_first_counts():
     x, weight, bias = (i.mul(8).round() for i in drawn(rows=4))  # sums of integers are exact
     x = x.repeat(1, 50, 1)  # the same four rows again and again, within tiles and across them
