@@ -6,6 +6,7 @@ import os
 from functools import cache
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 REFERENCE = "reference"  # the value of NF2VEC_KERNELS that rules kernels out
@@ -18,6 +19,13 @@ def kernels_serve(x: Tensor) -> bool:
     answer is looked up at each call: a variable that is set later counts.
     """
     return x.is_cuda and not ruled_out() and triton_installed()
+
+
+def precision_of(x: Tensor) -> str:
+    """Name the products that PyTorch would make of it: "ieee" (float32), "tf32" or "bf16"."""
+    if x.dtype == torch.bfloat16 or torch.is_autocast_enabled(x.device.type):
+        return "bf16"
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def ruled_out() -> bool:

@@ -6,18 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from nf2vec_cli.core.mlp import frequencies
+from nf2vec_cli.core.decode import OCTAVES, code, code_width, decode
+from nf2vec_cli.core.kernels import kernels_serve, precision_of
 
 LAYERS = 2  # hidden layers before the skip, and after it (paper, section III-C)
-
-
-def fourier(coords: Tensor, octaves: int) -> Tensor:  # [.., 3] -> [.., 3 + 6 octaves]
-    """Code coordinates as x, sin(2^k x), cos(2^k x), k < octaves, without a factor of pi."""
-    parts = [coords]
-    for octave in range(octaves):
-        scaled = coords * 2.0**octave
-        parts += [scaled.sin(), scaled.cos()]
-    return torch.cat(parts, dim=-1)
 
 
 class Decoder(nn.Module):
@@ -28,7 +20,8 @@ class Decoder(nn.Module):
     multiplications at the paper's size.
 
     embedding: E. reads: how many of its last numbers are read; None: all. coding: of coordinates,
-    "radians" (`fourier`) or "turns" (`core.mlp.frequencies`, as the authors have it for radiance).
+    "radians" (`core.decode.fourier`) or "turns" (`core.mlp.frequencies`, as the authors have it for
+    radiance).
     """
 
     def __init__(
@@ -44,7 +37,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding, self.reads, self.octaves = embedding, reads or embedding, octaves
         self.coding = coding
-        inputs = self.reads + 6 * octaves + (3 if coding == "radians" else 0)
+        inputs = self.reads + code_width(octaves, coding)
         self.enter = nn.Linear(inputs, hidden)
         self.before = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(LAYERS))
         self.skip = nn.Linear(inputs, hidden)
@@ -52,9 +45,13 @@ class Decoder(nn.Module):
         self.last = nn.Linear(hidden, outputs)
 
     def forward(self, z: Tensor, coords: Tensor) -> Tensor:  # [B, E], [B, M, 3] -> [B, M, V]
-        """Give the raw outputs of each object at its own points."""
-        code = fourier if self.coding == "radians" else frequencies
-        coded = code(coords, self.octaves)
+        """Give the raw outputs of each object at its own points.
+
+        Without gradient they come from one kernel where it can run.
+        """
+        if self._fused(coords):
+            return self._by_kernel(z, coords)
+        coded = code(coords, self.octaves, self.coding)
         h = self._joined(self.enter, z, coded).relu_()
         for layer in self.before:
             h = layer(h).relu_()
@@ -62,6 +59,28 @@ class Decoder(nn.Module):
         for layer in self.after:
             h = layer(h).relu_()
         found: Tensor = self.last(h)
+        return found
+
+    def _fused(self, coords: Tensor) -> bool:
+        known = coords.dtype == torch.float32 and self.octaves <= OCTAVES[self.coding]
+        return known and not torch.is_grad_enabled() and kernels_serve(coords)
+
+    def _by_kernel(self, z: Tensor, coords: Tensor) -> Tensor:
+        layers, joined = [*self.before, *self.after], (self.enter, self.skip)
+        reads = self.enter.in_features - code_width(self.octaves, self.coding)
+        read = z[..., -reads:]
+        found: Tensor = decode(
+            torch.stack([linear(read, layer.weight[:, :reads], layer.bias) for layer in joined]),
+            torch.stack([layer.weight[:, reads:] for layer in joined]),
+            torch.stack([layer.weight for layer in layers]),
+            torch.stack([layer.bias for layer in layers]),
+            self.last.weight,
+            self.last.bias,
+            coords,
+            self.octaves,
+            self.coding,
+            precision_of(coords),
+        )
         return found
 
     def _joined(self, layer: nn.Linear, z: Tensor, coded: Tensor) -> Tensor:

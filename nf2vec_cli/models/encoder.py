@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from nf2vec_cli.core.kernels import kernels_serve, precision_of
+from nf2vec_cli.core.rows_pool import rows_pool
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.models.probes import HISTOGRAM, coarse_values, read_field, slope_histogram
 from nf2vec_cli.models.projection import (
@@ -44,9 +46,7 @@ class RowsEncoder(nn.Module):
 
     def forward(self, theta: Tensor) -> Tensor:  # [B, P] -> [B, E]
         """Embed fields."""
-        rows = weight_rows(theta, self.spec)
-        each: Tensor = self.rows(rows.flatten(0, 1))
-        return each.view(*rows.shape[:2], -1).amax(1)
+        return pooled(self.rows, weight_rows(theta, self.spec))
 
     def folded(self) -> nn.Sequential:
         """Give the row network with each BatchNorm folded into its Linear, for encoding."""
@@ -57,6 +57,18 @@ class RowsEncoder(nn.Module):
             else:
                 layers.append(layer)
         return nn.Sequential(*layers)
+
+
+def pooled(network: nn.Sequential, rows: Tensor) -> Tensor:  # [B, R, H] -> [B, E]
+    """Send all rows through a network whose last layer is linear, and keep each object's maxima."""
+    batch, count, _ = rows.shape
+    if kernels_serve(rows):
+        last = network[-1]
+        h = network[:-1](rows.flatten(0, 1)).view(batch, count, -1)
+        maxima: Tensor = rows_pool(h, last.weight, last.bias, precision_of(h))[0]
+        return maxima
+    each: Tensor = network(rows.flatten(0, 1))
+    return each.view(batch, count, -1).amax(1)
 
 
 class AlignedEncoder(nn.Module):

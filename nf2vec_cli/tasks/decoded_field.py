@@ -12,28 +12,31 @@ from nf2vec_cli.fields.pool import CLIP
 from nf2vec_cli.models.decoder import Decoder
 
 Floats = NDArray[np.float32]
-TILE = 4096  # points at once: their activations stay in the cache
+TILE = {"cpu": 1 << 12, "cuda": 1 << 16}  # points at once: on a CPU, what stays in its cache
 
 
 class DecodedField:
-    """A field that can be asked, as `FieldFunction` can: decoder and embedding [E] of a kind."""
+    """A field that can be asked, as `FieldFunction` can: decoder and embedding [E] of a kind.
+
+    It is asked from the CPU; decoder and embedding may be elsewhere.
+    """
 
     def __init__(self, decoder: Decoder, z: Tensor, kind: str) -> None:
         field: Field = field_of(kind)
         self.decoder, self.z, self.read_back = decoder, z[None], field.read_back
-        self.reach = CLIP
+        self.reach, self.tile = CLIP, TILE[z.device.type]
 
     @torch.no_grad()
     def values(self, coords: Floats) -> Floats:  # [M, 3] -> [M]
         """Say what the decoded field is at points of object space."""
-        parts = [self._at(part) for part in torch.from_numpy(coords).split(TILE)]
+        parts = [self._at(part) for part in torch.from_numpy(coords).split(self.tile)]
         found: Floats = torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
         return found
 
     def slopes(self, coords: Floats) -> tuple[Floats, Floats]:  # [M, 3] -> [M], [M, 3]
         """Say what the decoded field is, and how it changes along each axis."""
         values, slopes = [], []
-        for part in torch.from_numpy(coords).split(TILE):
+        for part in torch.from_numpy(coords).split(self.tile):
             x = part.clone().requires_grad_()
             found = self._at(x)
             values.append(found.detach().numpy())
@@ -41,4 +44,5 @@ class DecodedField:
         return np.concatenate(values), np.concatenate(slopes)
 
     def _at(self, coords: Tensor) -> Tensor:
-        return self.read_back(self.decoder(self.z, coords[None])[0, :, 0])
+        raw = self.decoder(self.z, coords[None].to(self.z.device))[0, :, 0]
+        return self.read_back(raw).cpu()

@@ -16,7 +16,7 @@ from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.probes import lattice
 from nf2vec_cli.tasks.optimise_rays import OPAQUE
 
-TILE = 4096  # points at once: their activations stay in the cache
+TILE = {"cpu": 1 << 12, "cuda": 1 << 16}  # points at once: on a CPU, what stays in its cache
 
 
 class DecodedRadiance:
@@ -37,7 +37,8 @@ class DecodedRadiance:
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
         """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""
-        parts = [self.decoder(self.z, part[None])[0] for part in points.split(TILE)]
+        tile = TILE[points.device.type]
+        parts = [self.decoder(self.z, part[None])[0] for part in points.split(tile)]
         raw = torch.cat(parts) if parts else points.new_empty(0, 4)
         return radiance_of(raw)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from nf2vec_cli.core.device import open_device, quick_products, use_bfloat16
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.autoencoder import AutoEncoder
-from nf2vec_cli.models.encoder import RowsEncoder
+from nf2vec_cli.models.encoder import RowsEncoder, pooled
 from nf2vec_cli.models.network import NetworkSpec, split_theta, weight_rows
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
@@ -27,6 +27,8 @@ from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder
 
 ALIGNED = 0.5  # correlation of hidden weights with the init below which a field came from elsewhere
+
+TOGETHER = 32  # objects that a GPU embeds at once: 100 MB for each layer at the paper's size
 
 
 @dataclass(frozen=True)
@@ -117,17 +119,17 @@ def embedder(module: AutoEncoder, device: torch.device) -> Callable[[Tensor], Te
     # with AVX-512 BF16, 0.4 % away from single precision), else by the CPU's quicker library
     dtype = torch.bfloat16 if use_bfloat16("auto", device) else torch.float32
     rows, spec = encoder.folded().to(dtype), encoder.spec
+    on_cpu = device.type == "cpu"
 
     @torch.inference_mode()
-    def one_by_one(theta: Tensor) -> Tensor:
+    def folded(theta: Tensor) -> Tensor:
         # an object's rows are a batch of their own, and their activations stay in the cache
-        with quick_products() if device.type == "cpu" else nullcontext():
-            each = [
-                rows(weight_rows(one[None].to(device, dtype), spec)[0]).amax(0) for one in theta
-            ]
-        return torch.stack(each).float().cpu()
+        parts = theta.split(1 if on_cpu else TOGETHER)
+        with quick_products() if on_cpu else nullcontext():
+            each = [pooled(rows, weight_rows(part.to(device, dtype), spec)) for part in parts]
+        return torch.cat(each).float().cpu()
 
-    return one_by_one
+    return folded
 
 
 def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:

@@ -64,11 +64,10 @@ class PointLesson:
 
     def rebuilt(self, module: AutoEncoder, rows: Rows, theta: Tensor) -> dict[str, float]:
         """Rebuild objects from their embeddings: mean Chamfer distance and F-score at 1 %."""
-        z = module.eval().encoder(theta).cpu()
-        decoder = module.decoder.cpu()
+        z = module.eval().encoder(theta)
         found = []
         for one, points in zip(z, self.fields.surface(rows), strict=True):
-            field = DecodedField(decoder, one, self.store.field)
+            field = DecodedField(module.decoder, one, self.store.field)
             with torch.enable_grad():
                 built = build(
                     field, self.store.field, Form.cloud, resolution=REBUILT_AT, points=len(points)
@@ -76,7 +75,6 @@ class PointLesson:
             quality = compare(built.shape, Cloud(points.astype(float), None, ()))
             if quality.chamfer is not None and quality.f1 is not None:
                 found.append((quality.chamfer, quality.f1))
-        module.decoder.to(theta.device)
         if not found:
             return {}
         chamfer, f1 = np.array(found).mean(0).tolist()

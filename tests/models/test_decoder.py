@@ -1,7 +1,8 @@
 import torch
 from torch.nn.functional import linear
 
-from nf2vec_cli.models.decoder import Decoder, fourier
+from nf2vec_cli.core.decode import fourier
+from nf2vec_cli.models.decoder import Decoder
 
 
 def concatenated(decoder, z, coords):

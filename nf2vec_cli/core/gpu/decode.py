@@ -1,0 +1,308 @@
+"""Triton body of `core.decode`: all layers of the decoder for a block of points in one program.
+
+A layer is a product of block_m points and all hidden units, in blocks of columns. At 512 units the
+activations of a layer are too many for registers beside the sums of the next, so they go through a
+scratch of the program's own in global memory, two layers in turns. Programs are as many as run at
+once, each takes one block of points after another, and the scratch of all stays in the L2 cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn.functional import pad
+
+from nf2vec_cli.core.decode import code_width
+from nf2vec_cli.core.gpu.ahead import Variant
+
+CODE = 32  # columns of the code are filled up to a multiple of this
+PI_HIGH = tl.constexpr(3.140625)  # few bits: its multiples are exact (Cody and Waite)
+PI_MIDDLE = tl.constexpr(0.0009670257568359375)
+PI_LOW = tl.constexpr(6.278329570600511e-07)
+PI = tl.constexpr(3.141592653589793)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a program holds at once, and how many warps it has."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int
+    stages: int
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        return {name: size for name, size in asdict(self).items() if name.startswith("block")}
+
+
+# found by what fits: with 128 points, or 32 columns at once in tf32, registers spill or the scratch
+# of an H100's 132 programs outgrows its L2 cache (at 512 units: 9 MB in bfloat16 a block of 32)
+TILES = {
+    "ieee": Tile(64, 128, 16, warps=8, stages=3),
+    "tf32": Tile(64, 256, 16, warps=8, stages=3),
+    "bf16": Tile(64, 256, 64, warps=8, stages=3),
+}
+
+
+@triton.jit
+def _sine(x):
+    """Sine of -pi/2 to pi/2: the odd polynomial of degree 11, error below 1e-7."""
+    t = x * x
+    p = -2.3889859e-08
+    p = p * t + 2.7525562e-06
+    p = p * t - 0.00019840874
+    p = p * t + 0.0083333310
+    p = p * t - 0.16666667
+    return x + x * t * p
+
+
+@triton.jit
+def _coded(x, column, octaves: tl.constexpr, turns: tl.constexpr):
+    """Code points: x[d] [M], columns [C] -> [M, C], zeros beyond the last column."""
+    if turns:
+        axis, rest = column // (2 * octaves), column % (2 * octaves)
+        octave, is_cosine, width = rest // 2, rest % 2, 6 * octaves
+        plain = column < 0
+    else:
+        rest = tl.maximum(column - 3, 0)
+        octave, axis, is_cosine = rest // 6, rest % 3, rest % 6 // 3
+        plain, width = column < 3, 3 + 6 * octaves
+        axis = tl.where(plain, column, axis)
+    factor = (1 << tl.minimum(octave, octaves - 1)).to(tl.float32)
+    value = tl.where(axis == 0, x[0][:, None], tl.where(axis == 1, x[1][:, None], x[2][:, None]))
+    half = is_cosine.to(tl.float32) * 0.5
+    if turns:  # in halves of a period: whole ones come off before the factor pi, which is exact
+        angle = (value + 1.0) * 0.5 * factor
+        angle -= 2.0 * tl.floor(angle * 0.5)
+        away = tl.floor(angle + (0.5 - half))
+        near = (angle - (away + half)) * PI
+    else:
+        angle = value * factor
+        away = tl.floor(angle * (1 / PI) + (0.5 - half))
+        near = angle - (away + half) * PI_HIGH
+        near = near - (away + half) * PI_MIDDLE - (away + half) * PI_LOW
+    # sin(k pi + r) = (-1)^k sin(r), and cos((k + 1/2) pi + r) = -(-1)^k sin(r)
+    odd = away * 0.5 - tl.floor(away * 0.5)
+    sign = (1.0 - 4.0 * odd) * (1.0 - 4.0 * half)
+    found = tl.where(plain, value, sign * _sine(near))
+    return tl.where(column < width, found, 0.0)
+
+
+@triton.jit
+def _product(
+    source,
+    weight,
+    into: tl.constexpr,
+    block_m: tl.constexpr,
+    block_n: tl.constexpr,
+    block_k: tl.constexpr,
+    precision: tl.constexpr,
+):
+    """Multiply activations, one row a point, by rows of a weight matrix: [M, N]."""
+    k = tl.arange(0, block_k)
+    total = tl.zeros((block_m, block_n), tl.float32)
+    for start in range(0, into, block_k):
+        h = tl.load(source + start + k)
+        w = tl.load(weight + start + k[:, None])
+        total = tl.dot(h, w, total, input_precision=precision)
+    return total
+
+
+@triton.jit
+def _relu(x):
+    return tl.where(x < 0, 0.0, x)  # NaN stays
+
+
+@triton.jit
+def _decode(
+    of_object,  # [2, B, H]
+    of_code,  # [2, H, C]
+    weights,  # [4, H, H]
+    biases,  # [4, H]
+    last_weight,  # [block_v, H]
+    last_bias,  # [V]
+    coords,  # [B, M, 3]
+    scratch,  # [programs, block_m, 2 H + C]
+    out,  # [B, M, V]
+    batch,
+    points,
+    outputs,
+    hidden: tl.constexpr,
+    width: tl.constexpr,
+    octaves: tl.constexpr,
+    turns: tl.constexpr,
+    precision: tl.constexpr,
+    block_m: tl.constexpr,
+    block_n: tl.constexpr,
+    block_k: tl.constexpr,
+    block_c: tl.constexpr,
+    block_v: tl.constexpr,
+):
+    stride: tl.constexpr = 2 * hidden + width
+    of_point, n = tl.arange(0, block_m), tl.arange(0, block_n)
+    mine = scratch + tl.program_id(0).to(tl.int64) * block_m * stride + of_point[:, None] * stride
+    codes = mine + 2 * hidden
+    blocks = tl.cdiv(points, block_m)
+    for block in range(tl.program_id(0), batch * blocks, tl.num_programs(0)):
+        item, first = block // blocks, block % blocks * block_m
+        there = first + of_point < points
+        point = item.to(tl.int64) * points + first + of_point
+        x = (
+            tl.load(coords + point * 3, there, other=0.0),
+            tl.load(coords + point * 3 + 1, there, other=0.0),
+            tl.load(coords + point * 3 + 2, there, other=0.0),
+        )
+        for start in range(0, width, block_c):
+            column = start + tl.arange(0, block_c)
+            coded = _coded(x, column[None], octaves, turns)
+            tl.store(codes + column, coded.to(scratch.dtype.element_ty))
+        tl.debug_barrier()
+        for start in range(0, hidden, block_n):
+            rows = start + n
+            total = _product(
+                codes, of_code + rows * width, width, block_m, block_n, block_c, precision
+            )
+            total += tl.load(of_object + item * hidden + rows)
+            tl.store(mine + rows, _relu(total).to(scratch.dtype.element_ty))
+        tl.debug_barrier()
+        for layer in range(4):
+            source = mine + layer % 2 * hidden
+            target = mine + (1 - layer % 2) * hidden
+            for start in range(0, hidden, block_n):
+                rows = start + n
+                weight = weights + (layer * hidden + rows) * hidden
+                total = _product(source, weight, hidden, block_m, block_n, block_k, precision)
+                total = _relu(total + tl.load(biases + layer * hidden + rows))
+                if layer == 1:
+                    skip = _product(
+                        codes,
+                        of_code + (hidden + rows) * width,
+                        width,
+                        block_m,
+                        block_n,
+                        block_c,
+                        precision,
+                    )
+                    total += _relu(skip + tl.load(of_object + (batch + item) * hidden + rows))
+                tl.store(target + rows, total.to(scratch.dtype.element_ty))
+            tl.debug_barrier()
+        v = tl.arange(0, block_v)
+        total = _product(
+            mine, last_weight + v * hidden, hidden, block_m, block_v, block_k, precision
+        )
+        total += tl.load(last_bias + v, v < outputs, other=0.0)
+        tl.store(out + point[:, None] * outputs + v, total, there[:, None] & (v < outputs))
+
+
+def decoded(
+    of_object: Tensor,
+    of_code: Tensor,
+    weights: Tensor,
+    biases: Tensor,
+    last_weight: Tensor,
+    last_bias: Tensor,
+    coords: Tensor,
+    octaves: int,
+    coding: str,
+    precision: str,
+) -> Tensor:
+    """Launch the decoder; its arguments are those of `core.decode.decode`."""
+    batch, points, _ = coords.shape
+    outputs, units = last_weight.shape
+    tile = tile_of(units, precision)
+    operand = torch.bfloat16 if precision == "bf16" else torch.float32
+    # zeros are added to no sum: sizes are filled up to whole blocks
+    width = -(-of_code.shape[2] // CODE) * CODE
+    more = -units % tile.block_n
+    block_v = max(16, int(triton.next_power_of_2(outputs)))
+    found = torch.empty(batch, points, outputs, device=coords.device)
+    blocks = batch * int(triton.cdiv(points, tile.block_m))
+    programs = min(blocks, _at_once(coords))
+    if not programs:
+        return found.to(coords.dtype)
+    stride = 2 * (units + more) + width
+    _decode[programs,](
+        pad(of_object.float(), (0, more)).contiguous(),
+        pad(of_code.to(operand), (0, width - of_code.shape[2], 0, more)).contiguous(),
+        pad(weights.to(operand), (0, more, 0, more)).contiguous(),
+        pad(biases.float(), (0, more)).contiguous(),
+        pad(last_weight.to(operand), (0, more, 0, block_v - outputs)).contiguous(),
+        last_bias.float().contiguous(),
+        coords.float().contiguous(),
+        torch.empty(programs, tile.block_m, stride, dtype=operand, device=coords.device),
+        found,
+        batch,
+        points,
+        outputs,
+        units + more,
+        width,
+        octaves,
+        coding == "turns",
+        "ieee" if precision == "bf16" else precision,
+        **tile.blocks,
+        block_c=CODE,
+        block_v=block_v,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        enable_fp_fusion=True,
+    )
+    return found.to(coords.dtype)
+
+
+def tile_of(units: int, precision: str) -> Tile:
+    """Choose the tile: no more columns than there are units."""
+    tile = TILES[precision]
+    return tile if units > 128 else replace(tile, block_n=128)
+
+
+def _at_once(x: Tensor) -> int:
+    """How many programs run: one a multiprocessor; under the interpreter a few take turns too."""
+    if not x.is_cuda:
+        return 3
+    return torch.cuda.get_device_properties(x.device).multi_processor_count
+
+
+def _variants() -> Iterator[Variant]:
+    sizes = {"batch": "i32", "points": "i32", "outputs": "i32"}
+    for name, units, octaves, coding in (
+        ("paper", 512, 10, "radians"),
+        ("small", 128, 10, "radians"),
+        ("radiance", 1024, 24, "turns"),
+    ):
+        for precision in TILES:
+            tile, operand = tile_of(units, precision), "*bf16" if precision == "bf16" else "*fp32"
+            constants = {
+                "hidden": units,
+                "width": -(-code_width(octaves, coding) // CODE) * CODE,
+                "octaves": octaves,
+                "turns": coding == "turns",
+                "precision": "ieee" if precision == "bf16" else precision,
+                **tile.blocks,
+                "block_c": CODE,
+                "block_v": 16,
+            }
+            pointers = {
+                "of_object": "*fp32",
+                "of_code": operand,
+                "weights": operand,
+                "biases": "*fp32",
+                "last_weight": operand,
+                "last_bias": "*fp32",
+                "coords": "*fp32",
+                "scratch": operand,
+                "out": "*fp32",
+            }
+            signature = pointers | sizes | dict.fromkeys(constants, "constexpr")
+            yield Variant(
+                f"decode {name} {precision}", _decode, signature, constants, tile.warps, tile.stages
+            )
+
+
+VARIANTS = [*_variants()]
