@@ -62,8 +62,8 @@ def align(
     output.emit(result, as_json=json)
     if result.strangers:
         output.warn(
-            f"{result.strangers} fields are below the gate all the same: `nf2vec encode` leaves "
-            "them out"
+            f"{result.strangers} fields are still strange to the init: what is learnt from weights "
+            "does not know them"
         )
     if result.failed:
         first = next(row for row in result.objects if row.problem)

@@ -13,6 +13,12 @@ class AlignConfig(StrictModel):
     gate: float = Field(
         0.5, gt=-1, le=1, description="Correlation with the init below which a field is aligned."
     )
+    chance: float = Field(
+        1.25,
+        ge=1,
+        description="Times what matching makes of random weights: hidden matrices that correlate "
+        "less with the init are called strange.",
+    )
     tolerance: PositiveFloat = Field(
         1e-5, description="Largest change of a field's outputs; of those above 1, of their share."
     )

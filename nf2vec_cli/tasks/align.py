@@ -14,7 +14,7 @@ from torch import Tensor
 from nf2vec_cli.config.align import AlignConfig
 from nf2vec_cli.core.mlp import frequencies, relu_forward, siren_forward
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.models.matching import correlation, match_fields, moved, transformed, turned
+from nf2vec_cli.models.matching import chance, correlation, match_fields, moved, transformed, turned
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
@@ -30,18 +30,21 @@ READ = 64  # fields in memory at once
 class Matched:
     """How a field was brought to the init.
 
-    before, after: correlation of its hidden weights with the init's. moved: percent of its hidden
+    before, after: correlation of its hidden weights and biases with the init's, which `encode`
+    goes by. matrices: that of the hidden matrices alone, after. moved: percent of its hidden
     neurons that changed places. turned: percent that changed a sign. change: largest difference of
-    its outputs at random points, of outputs above 1 as their share. problem: why it was left as
-    it was, else empty.
+    its outputs at random points, of outputs above 1 as their share. strange: whether `matrices` is
+    no more than chance gives. problem: why it was left as it was, else empty.
     """
 
     id: str
     before: float
     after: float
+    matrices: float
     moved: float
     turned: float
     change: float
+    strange: bool
     problem: str = ""
 
 
@@ -49,20 +52,22 @@ class Matched:
 class AlignResult:
     """What `align` did. store: what was made, None where nothing was to be done or only shown.
 
-    near: fields whose correlation with the init was not below the gate, left as they are. aligned:
-    brought to it. failed: left as they are, for the reason that their row tells. strangers: ids of
-    fields that are below the gate all the same: encoders of this init do not know them. before,
-    after: mean correlation of the aligned. written: False where the very store was there already,
-    and then `objects` is empty.
+    left: fields that were not below the gate, or not asked for. aligned: brought to the init.
+    failed: left as they are, for the reason that their row tells. before, after, matrices: means of
+    the aligned. chance: what `matrices` would be of random weights. strangers: fields that are no
+    nearer than that, or were not asked for and are below the gate. written: False where the very
+    store was there already, and then `objects` is empty.
     """
 
     store: str | None
     fields: int
-    near: int
+    left: int
     aligned: int
     failed: int
     before: float | None
     after: float | None
+    matrices: float | None
+    chance: float | None
     strangers: int
     written: bool
     objects: tuple[Matched, ...]
@@ -75,6 +80,7 @@ class _Job:
     init: Floats
     spec: NetworkSpec
     config: AlignConfig
+    chance: float
 
 
 def align_store(
@@ -133,31 +139,39 @@ def align_store(
             return AlignResult(store=str(out), written=False, objects=(), **told)
         made = AlignedStore(store, out) if out is not None and len(todo) else None
         found = []
-        for row, theta, matched in _matches(store, todo, spec, config, jobs, teller):
+        luck = None
+        if len(todo):
+            luck = chance(torch.from_numpy(store.init), spec, seed=config.seed)
+        for row, theta, matched in _matches(store, todo, spec, config, luck or 0, jobs, teller):
             if made:
                 made.put(row, theta)
             found.append(matched)
-        near = alike[~np.isin(done, todo)]
-        result = _result(found, near, config, None if made is None else out)
+        left = alike[~np.isin(done, todo)]
+        far = int((~(left >= config.gate)).sum())
+        result = _result(found, len(left), far, luck, None if made is None else out)
         if made:
             made.finish(config.model_dump(mode="json"), product, result)
     return result
 
 
 def _result(
-    found: Sequence[Matched], near: Floats, config: AlignConfig, out: Path | None
+    found: Sequence[Matched], left: int, far: int, luck: float | None, out: Path | None
 ) -> AlignResult:
+    """Sum up a run; `left` fields were not looked at, `far` of them below the gate."""
     good = [one for one in found if not one.problem]
-    ends = np.array([*near, *(one.after for one in found)])
+    means = {
+        name: float(np.mean([getattr(one, name) for one in good])) if good else None
+        for name in ("before", "after", "matrices")
+    }
     return AlignResult(
         store=None if out is None else str(out),
-        fields=len(ends),
-        near=len(near),
+        fields=left + len(found),
+        left=left,
         aligned=len(good),
         failed=len(found) - len(good),
-        before=float(np.mean([one.before for one in good])) if good else None,
-        after=float(np.mean([one.after for one in good])) if good else None,
-        strangers=int((~(ends >= config.gate)).sum()),
+        **means,
+        chance=luck,
+        strangers=far + sum(one.strange for one in found),
         written=out is not None,
         objects=tuple(found),
     )
@@ -199,20 +213,26 @@ def _product(store: Store, done: Rows, todo: Rows, config: AlignConfig) -> str:
 
 
 def _matches(
-    store: Store, rows: Rows, spec: NetworkSpec, config: AlignConfig, jobs: int, teller: Progress
+    store: Store,
+    rows: Rows,
+    spec: NetworkSpec,
+    config: AlignConfig,
+    luck: float,
+    jobs: int,
+    teller: Progress,
 ) -> Iterator[tuple[int, Floats | None, Matched]]:
     names = store.column("id")
     teller.start(len(rows), "align")
     work = (
-        _Job(names[row], store.weights([row])[0], store.init, spec, config) for row in rows.tolist()
+        _Job(names[row], store.weights([row])[0], store.init, spec, config, config.chance * luck)
+        for row in rows.tolist()
     )
     workers = max(1, min(jobs or available_cores(), len(rows)))
     for row, made in zip(rows.tolist(), spread(_match, work, workers=workers), strict=True):
         name = names[row]
         teller.advance(1, name)
         if isinstance(made, WorkerDied):
-            nan, problem = float("nan"), "its worker died (out of memory?)"
-            yield row, None, Matched(name, nan, nan, 0, 0, nan, problem)
+            yield row, None, _unmatched(name, "its worker died (out of memory?)")
         else:
             yield row, *made
 
@@ -220,19 +240,31 @@ def _matches(
 def _match(job: _Job) -> tuple[Floats | None, Matched]:
     """Match one field; None where it is to stay as it is. Runs in a worker."""
     theta, init, spec = torch.from_numpy(job.theta), torch.from_numpy(job.init), job.spec
-    before = float(correlation(theta[None], init, spec))
     if not theta.isfinite().all():
-        nan = float("nan")
-        return None, Matched(job.id, nan, nan, 0, 0, nan, "its weights are not finite")
+        return None, _unmatched(job.id, "its weights are not finite")
     found = match_fields(init, theta, spec, seed=job.config.seed)
     made = transformed(theta, found, spec)
     change = largest_change(theta, made, spec, points=job.config.points, seed=job.config.seed)
     if not change <= job.config.tolerance:
         problem = f"its outputs would change by {change:.2g}, over {job.config.tolerance:g}"
-        return None, Matched(job.id, before, before, 0, 0, change, problem)
-    after = float(correlation(made[None], init, spec))
-    told = Matched(job.id, before, after, 100 * moved(found), 100 * turned(found), change)
-    return made.numpy(), told
+        return None, _unmatched(job.id, problem)
+    before, after = correlation(torch.stack([theta, made]), init, spec).tolist()
+    matrices = float(correlation(made[None], init, spec, biases=False))
+    return made.numpy(), Matched(
+        id=job.id,
+        before=before,
+        after=after,
+        matrices=matrices,
+        moved=100 * moved(found),
+        turned=100 * turned(found),
+        change=change,
+        strange=not matrices >= job.chance,
+    )
+
+
+def _unmatched(name: str, problem: str) -> Matched:
+    nan = float("nan")
+    return Matched(name, nan, nan, nan, 0, 0, nan, True, problem)
 
 
 def largest_change(a: Tensor, b: Tensor, spec: NetworkSpec, *, points: int, seed: int) -> float:

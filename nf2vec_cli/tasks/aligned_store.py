@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from nf2vec_cli.tasks.align import AlignResult
 
 KIND = "align"
-TOLD = ("fields", "near", "aligned", "failed", "before", "after", "strangers")  # of a run, kept
+COUNTS = ("fields", "left", "aligned", "failed", "strangers")
+TOLD = (*COUNTS, "before", "after", "matrices", "chance")  # what is kept of a run
 REGISTERED = ("id", "source", "class", "split", "parent", "copy")
 LEARNT = (ENCODERS, "heads")  # what was learned from a store's fields knows those of its copy too
 

@@ -5,6 +5,7 @@ import torch
 from nf2vec_cli.core.mlp import relu_forward, siren_forward
 from nf2vec_cli.models.matching import (
     Symmetry,
+    chance,
     correlation,
     match_fields,
     moved,
@@ -187,3 +188,14 @@ def test_correlation_tells_the_init_from_another():
     assert found[0] > 0.8
     assert abs(found[1]) < 0.1
     assert found[2].isnan()
+
+
+def test_chance_is_what_another_init_reaches_and_a_fit_exceeds():
+    init, other = start(SINE), start(SINE, seed=1)
+    made = transformed(other, match_fields(init, other, SINE), SINE)
+    fields = torch.stack([made, noisy(init, SINE, 0)])
+
+    stranger, own = correlation(fields, init, SINE, biases=False)
+
+    assert stranger == pytest.approx(chance(init, SINE), rel=0.1)
+    assert own > 1.25 * chance(init, SINE)
