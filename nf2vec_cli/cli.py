@@ -23,6 +23,7 @@ from nf2vec_cli.errors import Nf2vecError
 COMMANDS = {
     "fit": "Fit one neural field to each shape in SHAPES, into a store.",
     "train": "Train an encoder and its decoder on the fields of a store; no shapes are needed.",
+    "align": "Bring fields that started from another init to the store's, functions unchanged.",
     "encode": "Embed the fields of a store by an encoder; what is embedded already is skipped.",
     "classify": "Tell the class of objects from their embeddings, and how often that is right.",
     "retrieve": "Find the objects of a store whose embeddings are nearest to a query's.",

@@ -37,6 +37,15 @@ def fit(
         output.emit(describe(FitConfig, values))
 
 
+@app.command(epilog="Example: nf2vec config align > align.toml")
+def align(json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec align` as a TOML file for --config."""
+    from nf2vec_cli.config.align import AlignConfig
+    from nf2vec_cli.config.describe import describe, settings_of
+
+    output.emit(settings_of(AlignConfig, {}) if json else describe(AlignConfig, {}), as_json=json)
+
+
 @app.command(epilog="Example: nf2vec config train --preset paper > train.toml")
 def train(
     preset: PresetOpt = None,

@@ -48,5 +48,6 @@ def encode(
     if result.failed:
         raise PartialFailure(
             f"{result.failed} fields are not aligned with the init, {result.strangers[0]!r} first",
-            hint="fit their shapes again from the store's own init",
+            hint=f"fit their shapes again from the store's own init; if only their neurons changed "
+            f"places, `nf2vec align {store}` brings them back",
         )

@@ -14,13 +14,18 @@ from torch import Tensor
 
 from nf2vec_cli.core.mlp import PointLoss
 from nf2vec_cli.fields import FieldName
-from nf2vec_cli.models.matching import match_neurons, permuted, unmoved
+from nf2vec_cli.models.matching import match_fields, moved, transformed
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.probes import field_outputs
 
 POSITIONS = 11  # on the line between two fits, both ends included
 ALL = "all"  # the row of means
-SAME, OTHER, MATCHED = PAIRS = ("same init", "different inits", "different inits, matched")
+SAME, OTHER, MATCHED, TURNED = PAIRS = (
+    "same init",
+    "different inits",
+    "different inits, matched",
+    "different inits, all symmetries",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Connectivity:
     """The loss on the straight line between two fits of a shape; row `all`: means of the others.
 
     pair: whether the two fits start from one init, from different ones, or from different ones
-    with the second's neurons permuted to match the first's. ends: mean training loss of the two, in
+    with the second's neurons permuted to match the first's, or brought to them by all symmetries
+    (signs, and shifts by half periods, besides). ends: mean training loss of the two, in
     its own unit (nats for cross-entropy). barrier: largest loss on the line less `ends`, in the
     same unit, never negative. relative: barrier over ends, percent. relative_kl: the same over what
     the ends have above the entropy of the labels, which no field goes below. identity: percent of
@@ -145,19 +151,21 @@ def connectivity(
     shape: str, first: Tensor, same: Tensor, other: Tensor, batch: Batch, spec: NetworkSpec
 ) -> Iterator[tuple[Connectivity, Line]]:
     """Walk from the first fit of a shape, [P], to one of the same init and one of another."""
-    stay = unmoved(match_neurons(first, same, spec))
-    order = match_neurons(first, other, spec)
+    near = match_fields(first, same, spec, plain=True)
+    order = match_fields(first, other, spec, plain=True)
+    whole = match_fields(first, other, spec)
     entropy = batch.entropy
-    for pair, end, share in (
-        (SAME, same, stay),
-        (OTHER, other, unmoved(order)),
-        (MATCHED, permuted(other, order, spec), unmoved(order)),
+    for pair, end, match in (
+        (SAME, same, near),
+        (OTHER, other, order),
+        (MATCHED, transformed(other, order, spec), order),
+        (TURNED, transformed(other, whole, spec), whole),
     ):
         losses = _line(first, end, batch, spec)
         ends = (losses[0] + losses[-1]) / 2
         barrier = max(losses) - ends
         relative, kl = 100 * barrier / ends, 100 * barrier / (ends - entropy)
-        row = Connectivity(shape, pair, ends, barrier, relative, kl, 100 * share)
+        row = Connectivity(shape, pair, ends, barrier, relative, kl, 100 - 100 * moved(match))
         yield row, Line(shape, pair, entropy, losses)
 
 

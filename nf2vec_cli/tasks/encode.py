@@ -17,7 +17,8 @@ from nf2vec_cli.core.device import open_device, quick_products, use_bfloat16
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import RowsEncoder, pooled
-from nf2vec_cli.models.network import NetworkSpec, split_theta, weight_rows
+from nf2vec_cli.models.matching import ALIGNED, correlation
+from nf2vec_cli.models.network import weight_rows
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.lock import store_lock
@@ -25,8 +26,6 @@ from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder
-
-ALIGNED = 0.5  # correlation of hidden weights with the init below which a field came from elsewhere
 
 TOGETHER = 32  # objects that a GPU embeds at once: 100 MB for each layer at the paper's size
 
@@ -155,19 +154,7 @@ def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:
 
 def _aligned(theta: Floats, store: Store, module: AutoEncoder) -> NDArray[np.bool_]:
     """Tell which fields are finite and correlate with the init in their hidden weights."""
-    spec = module.encoder.spec
-    hidden = _hidden(torch.from_numpy(theta), spec)
-    start = _hidden(torch.from_numpy(store.init)[None], spec)[0]
-    centred = hidden - hidden.mean(1, keepdim=True)
-    start = start - start.mean()
-    correlation = (centred @ start) / (centred.norm(dim=1) * start.norm())
-    found: NDArray[np.bool_] = (correlation > ALIGNED).numpy()
+    start = torch.from_numpy(store.init)
+    alike = correlation(torch.from_numpy(theta), start, module.encoder.spec)
+    found: NDArray[np.bool_] = (alike > ALIGNED).numpy()
     return found
-
-
-def _hidden(theta: Tensor, spec: NetworkSpec) -> Tensor:  # [B, P] -> [B, W]
-    """Give the weights of the hidden matrices; of shapes, whose rows are these, biases as well."""
-    if not spec.octaves:
-        return weight_rows(theta, spec).flatten(1)
-    weights, _ = split_theta(theta, spec)
-    return torch.cat([matrix.flatten(1) for matrix in weights[1:-1]], dim=1)

@@ -73,11 +73,13 @@ def test_the_study_is_consistent_and_can_be_repeated(run, two, tmp_path):
             losses = lines[row["shape"], row["pair"]]
             assert row["ends"] == pytest.approx((losses[0] + losses[-1]) / 2)
             assert row["barrier"] == pytest.approx(max(losses) - row["ends"])
-    same, other, matched = summary["connectivity"][-3:]
+    same, other, matched, turned = summary["connectivity"][-4:]
     assert (same["identity"], same["shape"]) == (100, "all")
     assert other["identity"] < 30
     assert same["relative_kl"] < other["relative_kl"]
     assert matched["ends"] == pytest.approx(other["ends"])
+    assert turned["ends"] == pytest.approx(other["ends"], rel=1e-4)
+    assert turned["pair"] == "different inits, all symmetries"
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
@@ -180,7 +182,7 @@ def test_a_fit_is_connected_with_itself():
 
     batch = Batch(coords, torch.zeros(500).double(), squares)
 
-    (same, line), (away, _), _ = connectivity("lamp", theta, theta, other, batch, SPEC)
+    (same, line), (away, _), *_ = connectivity("lamp", theta, theta, other, batch, SPEC)
 
     assert same.barrier == pytest.approx(0, abs=1e-9)
     assert same.identity == 100
