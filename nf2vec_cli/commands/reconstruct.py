@@ -103,7 +103,7 @@ CameraOpt = Annotated[
 ]
 RendererOpt = Annotated[
     Literal["auto", "torch", "nerfacc"],
-    Option("--renderer", help="Of pictures; auto: nerfacc's kernels on a GPU, else torch."),
+    Option("--renderer", help="Of pictures; auto: kernels on a GPU, else torch."),
 ]
 SheetOpt = Annotated[
     Path | None,
