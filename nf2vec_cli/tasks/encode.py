@@ -24,7 +24,7 @@ from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder
+from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder, require_known_init
 
 ALIGNED = 0.5  # correlation of hidden weights with the init below which a field came from elsewhere
 
@@ -75,6 +75,7 @@ def encode_store(
                 f"{path} holds no fitted field",
                 hint=f"run `nf2vec fit SHAPES --field {store.field} --store {path}` first",
             )
+        require_known_init(store)
         trained = open_encoder(store, encoder)
         keep_encoder(store, trained)
         size = trained.module.decoder.embedding
@@ -84,7 +85,7 @@ def encode_store(
         teller.start(len(todo), "encode")
         strangers: list[int] = []
         for rows, theta in _shards(store, todo):
-            sound = _aligned(theta, store, trained.module)
+            sound = aligned(theta, store.init, trained.module.encoder.spec)
             z = embed(torch.from_numpy(theta)).numpy()
             wanted = np.isin(rows, todo)
             good = wanted & sound & np.isfinite(z).all(1)
@@ -151,11 +152,10 @@ def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:
             yield ahead.result()
 
 
-def _aligned(theta: Floats, store: Store, module: AutoEncoder) -> NDArray[np.bool_]:
+def aligned(theta: Floats, init: Floats, spec: NetworkSpec) -> NDArray[np.bool_]:
     """Tell which fields are finite and correlate with the init in their hidden weights."""
-    spec = module.encoder.spec
     hidden = _hidden(torch.from_numpy(theta), spec)
-    start = _hidden(torch.from_numpy(store.init)[None], spec)[0]
+    start = _hidden(torch.from_numpy(init)[None], spec)[0]
     centred = hidden - hidden.mean(1, keepdim=True)
     start = start - start.mean()
     correlation = (centred @ start) / (centred.norm(dim=1) * start.norm())
