@@ -28,6 +28,8 @@ from nf2vec_cli.tasks.import_store import Start, Wanted, make_store, start_of
 from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
+APART = 64  # objects for which another worker process is worth its start
+
 
 @dataclass(frozen=True)
 class ImportPreview:
@@ -129,7 +131,8 @@ def import_fields(
         _relabel(opened, plan)
         items = _registered(opened, plan)
         tally, close = Tally(opened), _Close(opened)
-        workers = max(1, min(jobs or available_cores(), len(items)))
+        # a worker takes seconds to start, and reads some objects a second
+        workers = max(1, min(jobs or available_cores(), len(items) // (1 if jobs else APART)))
         with progress:
             progress.start(len(items), "import")
             work = partial(import_object, init=opened.init)
@@ -221,14 +224,11 @@ class _Close:
 
 
 def _record(store: Store, ready: _Ready, result: ImportResult) -> None:
+    folder = str(Path(ready.wanted.source).absolute())
     facts = {k: v for k, v in vars(result).items() if k != "failures"}
     store.record_run(
         "import",
         config=ready.wanted.net.model_dump(mode="json") | {"params": ready.wanted.params},
-        summary=facts
-        | {
-            "folder": str(Path(ready.wanted.source).absolute()),
-            "compact_change": ready.start.change,
-        },
+        summary=facts | {"folder": folder, "compact_change": ready.start.change},
         versions=versions(torch.device("cpu")),
     )

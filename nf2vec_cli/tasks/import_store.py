@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class Wanted:
     source: str | Path
     layout: LayoutName = LayoutName.auto
     kind: str = ""
-    net: ImportConfig = ImportConfig()
+    net: ImportConfig = field(default_factory=ImportConfig)
     params: str = nf2vec_h5.PARAMS
     init: str | None = None
     codec: str | None = None
