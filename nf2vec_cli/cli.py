@@ -34,6 +34,7 @@ COMMANDS = {
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "view": "Make one HTML page of a store: its embeddings on a map, its objects in 3D.",
     "import": "Take neural fields that were fitted elsewhere into a store.",
+    "export": "Write fields, embeddings, an encoder or a classifier in formats that others read.",
     "info": "Show what a store holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "config": "Print every setting of a command: value, range and meaning.",
