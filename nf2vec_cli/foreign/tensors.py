@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -40,11 +41,13 @@ def load_checkpoint(path: Path) -> object:
     if not path.stat().st_size:
         raise InputError("the file is empty")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are refused in the next moment
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            "the file is no checkpoint of tensors alone, and what else is in it may run any code "
-            f"when it is read: refused ({str(error).splitlines()[0][:80]})"
+            "the file is no checkpoint of tensors alone; a pickle may run any code when it is "
+            "read: refused"
         ) from error
     except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the file is damaged, or no checkpoint: {_first(error)}") from error
