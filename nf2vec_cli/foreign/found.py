@@ -139,6 +139,22 @@ def _coded(
     )
 
 
+def transform_of(told: object) -> tuple[float, float, float, float]:
+    """Read a transform: centre x, y, z and scale.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        numbers = np.asarray(told, np.float64).reshape(4)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"its transform {told!r} is no centre and scale") from error
+    if not np.isfinite(numbers).all() or numbers[3] <= 0:
+        raise InputError(f"its transform {numbers.tolist()} is no centre and scale")
+    x, y, z, scale = numbers.tolist()
+    return x, y, z, scale
+
+
 def checked(theta: Floats) -> Floats:
     """Give weights back if all are finite.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nf2vec_cli.config.import_ import ImportConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.foreign.found import Found, Layer, field_of_layers
+from nf2vec_cli.foreign.found import Found, Layer, field_of_layers, transform_of
 from nf2vec_cli.foreign.hdf5 import numbers, open_h5, text_of
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.shapes.discover import ShapeRef
@@ -43,7 +43,7 @@ def read(ref: ShapeRef, net: ImportConfig, params: str = PARAMS) -> Found:
             class_name=_attribute(opened, "class", label),
             cloud=_points(opened, cloud),
             mesh=_mesh(opened),
-            transform=_transform(opened, net.box),
+            transform=transform_of(opened.attrs.get("transform", (0, 0, 0, net.box))),
         )
 
 
@@ -97,10 +97,3 @@ def _mesh(opened: Any) -> Any:
 def _attribute(opened: Any, name: str, otherwise: str) -> str:
     """Give what `nf2vec export` says beside the authors' arrays."""
     return str(opened.attrs.get(name, otherwise))
-
-
-def _transform(opened: Any, box: float) -> tuple[float, float, float, float]:
-    told = np.asarray(opened.attrs.get("transform", (0, 0, 0, box)), np.float64).reshape(-1)
-    if told.shape != (4,) or not np.isfinite(told).all():
-        raise InputError("its transform is no centre and scale")
-    return tuple(told.tolist())  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nf2vec_cli.config.import_ import ImportConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.foreign.found import Floats, Found, Layer, Views, field_of_layers
+from nf2vec_cli.foreign.found import Floats, Found, Layer, Views, field_of_layers, transform_of
 from nf2vec_cli.foreign.tensors import as_floats, read_tensors
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.shapes.discover import ShapeRef
@@ -79,13 +79,13 @@ def _ours(layers: list[Layer], facts: dict[str, Any], beside: dict[str, Tensor])
     """Read what `nf2vec export` wrote: weights as they are, and what the store keeps beside."""
     try:
         spec = NetworkSpec(**facts["network"])
-        transform = tuple(float(n) for n in facts["transform"])
+        transform = transform_of(facts["transform"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"what its metadata says of it cannot be used: {error}") from error
     parts = [part.reshape(-1) for layer in layers for part in layer if part is not None]
     theta = np.concatenate(parts) if parts else np.empty(0, np.float32)
     shapes = [tuple(layer[0].shape) for layer in layers]
-    if shapes != spec.shapes or len(theta) != spec.parameters or len(transform) != 4:
+    if shapes != spec.shapes or len(theta) != spec.parameters:
         raise InputError(f"its layers are {shapes}, and its metadata says {spec.shapes}")
     grid, cameras = beside.get("grid"), beside.get("cameras")
     return Found(

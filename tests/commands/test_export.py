@@ -207,15 +207,14 @@ def test_a_classifier(run, embedded, tmp_path, form):
     logits, share = runtime.InferenceSession(file).run(
         None, {"embedding": embeddings.read(embeddings.current())}
     )
-    said = run(
-        "classify", embedded, "--set", "steps=3", "--set", "widths=[8]", "--predict", "--json"
-    )
     assert logits.shape == (len(names), 2)
-    for line in said.stdout.splitlines():
-        one = json.loads(line)
-        if "probabilities" in one:
-            at = names.index(one["id"])
-            assert share[at] == pytest.approx(list(one["probabilities"].values()), abs=1e-5)
+    asked = ["--predictions", tmp_path / "p.jsonl", "--set", "steps=3", "--set", "widths=[8]"]
+    assert run("classify", embedded, *asked).exit_code == 0
+    told = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert len(told) == 3
+    for one in told:
+        wanted = list(one["probabilities"].values())
+        assert share[names.index(one["id"])] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_file_that_is_there_is_left_alone_unless_forced(run, store, tmp_path):
