@@ -128,7 +128,8 @@ def import_fields(
         if not holds_store(store):
             make_store(store, start, ready.listed.layout)
         opened = open_store(store, mode="a")
-        _relabel(opened, plan)
+        if wanted.labels is not None:
+            _relabel(opened, plan)
         items = _registered(opened, plan)
         tally, close = Tally(opened), _Close(opened)
         # a worker takes seconds to start, and reads some objects a second
@@ -206,7 +207,7 @@ def _registered(store: Store, plan: Plan) -> list[Item]:
 
 
 def _relabel(store: Store, plan: Plan) -> None:
-    """Take over labels that changed; one that is not given is the file's, and stays."""
+    """Take over labels that a table gives; one that it does not is the file's, and stays."""
     for item in plan.relabelled:
         given = {"class": item.ref.class_name, "split": item.ref.split}
         store.update([item.row], **{name: [text] for name, text in given.items() if text})

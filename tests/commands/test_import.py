@@ -85,6 +85,15 @@ def test_a_second_run_does_nothing_and_a_changed_file_is_read_again(run, inrs, i
     assert np.abs(kept.weights([row])[0] - near(start(), 50)).max() < 1e-4
 
 
+def test_a_class_that_the_file_says_stands_above_its_folder_in_every_run(run, tmp_path):
+    authors_h5(tmp_path / "inrs" / "modelnet" / "train" / "0.h5", near(start(), 1), 5)
+    line = ["import", tmp_path / "inrs", "--field", "udf", "--store", tmp_path / "ds.zarr"]
+
+    for _ in range(2):
+        assert run(*line).exit_code == 0
+        assert open_store(tmp_path / "ds.zarr").column("class")[0] == "5"
+
+
 def test_what_cannot_be_read_is_reported_and_the_others_go_on(run, inrs, init, tmp_path):
     (inrs / "test" / "7.h5").write_bytes(b"no HDF5 at all")
     authors_h5(inrs / "test" / "8.h5", np.full(len(start()), np.nan, np.float32))
