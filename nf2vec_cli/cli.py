@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from typing import Annotated, Any, cast
 
 import typer
@@ -33,6 +34,8 @@ COMMANDS = {
     "reconstruct": "Turn fields back into meshes, clouds, voxels or pictures, in the user's units.",
     "interpolate": "Write the shapes between two objects of a store, and one picture of them all.",
     "view": "Make one HTML page of a store: its embeddings on a map, its objects in 3D.",
+    "import": "Take neural fields that were fitted elsewhere into a store.",
+    "export": "Write fields, embeddings, an encoder or a classifier in formats that others read.",
     "info": "Show what a store holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "config": "Print every setting of a command: value, range and meaning.",
@@ -46,7 +49,8 @@ def load_command(name: str) -> TyperCommand | TyperGroup:
 
     A function's module gives its EXAMPLE, a command line or several, for the end of its help.
     """
-    module = import_module(f"nf2vec_cli.commands.{name}")
+    word = f"{name}_" if iskeyword(name) else name
+    module = import_module(f"nf2vec_cli.commands.{word}")
     if hasattr(module, "app"):
         module.app.rich_markup_mode = None  # else a help page would import rich
         module.app.info.cls = QuickHelp
@@ -55,7 +59,7 @@ def load_command(name: str) -> TyperCommand | TyperGroup:
         return group
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
     lines = "\n".join(f"  {line}" for line in module.EXAMPLE.strip().splitlines())
-    alone.command(name, epilog=f"\b\nExample:\n{lines}")(getattr(module, name))
+    alone.command(name, epilog=f"\b\nExample:\n{lines}")(getattr(module, word))
     return cast(TyperCommand, get_command(alone))
 
 

@@ -46,6 +46,17 @@ def align(json: JsonOpt = False) -> None:
     output.emit(settings_of(AlignConfig, {}) if json else describe(AlignConfig, {}), as_json=json)
 
 
+@app.command("import", epilog="Example: nf2vec config import > net.toml")
+def import_(json: JsonOpt = False) -> None:
+    """Print the settings of `nf2vec import` as a TOML file for --network."""
+    from nf2vec_cli.config.describe import describe, settings_of
+    from nf2vec_cli.config.import_ import ImportConfig
+
+    values: dict[str, Any] = {}
+    shown = settings_of(ImportConfig, values) if json else describe(ImportConfig, values)
+    output.emit(shown, as_json=json)
+
+
 @app.command(epilog="Example: nf2vec config train --preset paper > train.toml")
 def train(
     preset: PresetOpt = None,

@@ -111,9 +111,15 @@ def in_unit(views: Views, taken: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(poses.astype(np.float32)), torch.from_numpy(views.focal[taken])
 
 
-def radiance_of(outputs: Tensor) -> tuple[Tensor, Tensor]:  # [.., 4] -> [.., 3], [..]
-    """Turn network outputs into colours in [0, 1] and densities per unit of object space."""
-    return torch.sigmoid(outputs[..., :3]), torch.exp((outputs[..., 3] - 1).clamp_max(LARGEST))
+def radiance_of(
+    outputs: Tensor, unit: float = 1.0
+) -> tuple[Tensor, Tensor]:  # [.., 4] -> [.., 3], [..]
+    """Turn network outputs into colours in [0, 1] and densities per unit of object space.
+
+    unit: length in object space that the network's own densities are per (`NetworkSpec.density`).
+    """
+    density = torch.exp((outputs[..., 3] - 1).clamp_max(LARGEST))
+    return torch.sigmoid(outputs[..., :3]), density if unit == 1 else density * unit
 
 
 def _empty_points(grid: Tensor, rng: np.random.Generator) -> Tensor:  # -> [EMPTY, 3]

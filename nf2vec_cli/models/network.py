@@ -19,7 +19,8 @@ class NetworkSpec:
 
     Of shapes it is a SIREN; the paper's is `NetworkSpec(hidden=512, layers=4)`, 790,529 parameters:
     3-512-512-512-512-1. Of radiance it is `radiance_spec(...)`: ReLU units on coordinates that are
-    coded by sines and cosines of `octaves` frequencies, and, in the paper, no biases.
+    coded by sines and cosines of `octaves` frequencies, and, in the paper, no biases. `density`:
+    length in unit space that its densities are per; the authors' are per unit of a cube of +-0.7.
 
     The flat vector theta [P] holds layer 0's matrix (out x in, row-major), layer 0's bias, layer
     1's matrix, and so on, as a PyTorch state dict would.
@@ -33,6 +34,7 @@ class NetworkSpec:
     activation: str = "sine"
     octaves: int = 0
     biases: bool = True
+    density: float = 1.0
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -56,16 +58,20 @@ class NetworkSpec:
     def as_dict(self) -> dict[str, int | float | str]:
         """The plain form that the store keeps; what a SIREN has no use for came later."""
         known = asdict(self)
-        return {n: v for n, v in known.items() if self.octaves or n not in ("octaves", "biases")}
+        unused = {"density"} if self.density == 1 else set()
+        unused |= set() if self.octaves else {"octaves", "biases", "density"}
+        return {name: value for name, value in known.items() if name not in unused}
 
 
-def radiance_spec(*, hidden: int, layers: int, octaves: int, biases: bool) -> NetworkSpec:
+def radiance_spec(
+    *, hidden: int, layers: int, octaves: int, biases: bool, density: float = 1.0
+) -> NetworkSpec:
     """Name a network of radiance: coded coordinates in, red, green, blue and density out.
 
     The paper's is 64 units, 3 layers, 24 octaves, no biases: 144-64-64-64-4, 17,664 parameters
     (the authors' files have 12 more rows in the last matrix, which nothing reads).
     """
-    return NetworkSpec(6 * octaves, hidden, layers, 4, 0.0, "relu", octaves, biases)
+    return NetworkSpec(6 * octaves, hidden, layers, 4, 0.0, "relu", octaves, biases, density)
 
 
 def split_theta(theta: Tensor, spec: NetworkSpec) -> tuple[list[Tensor], list[Tensor]]:
@@ -127,16 +133,29 @@ def radiance_init(spec: NetworkSpec, *, seed: int) -> Tensor:
     pcg32 (O'Neill 2014), so that seed 0 with the paper's sizes gives the start of their published
     fields without a file. Biases, which theirs lack, start at 0.
     """
-    bits = pcg32(PCG_SEED + seed, sum(out * into for out, into in spec.shapes))
-    drawn = (bits >> 9 | 0x3F800000).view(np.float32) - np.float32(1)  # uniform in [0, 1)
+    drawn = tcnn_init(spec, seed=seed)
     parts, at = [], 0
-    for layer, (out, into) in enumerate(spec.shapes):
-        rows = TCNN_OUTPUTS if layer == spec.layers else out
-        bound = np.float32(sqrt(6 / (rows + into)))
-        part = drawn[at : at + out * into] * (2 * bound) - bound
-        parts += [part, np.zeros(out * spec.biases, np.float32)]
+    for out, into in spec.shapes:
+        parts += [drawn[at : at + out * into], np.zeros(out * spec.biases, np.float32)]
         at += out * into
     return torch.from_numpy(np.concatenate(parts))
+
+
+def tcnn_init(spec: NetworkSpec, *, seed: int) -> NDArray[np.float32]:
+    """Draw tiny-cuda-nn's start of a network of radiance; its last matrix has TCNN_OUTPUTS rows.
+
+    Seed 0: that of the authors' files, whose other rows nothing reads.
+    """
+    sizes = [*spec.shapes[:-1], (TCNN_OUTPUTS, spec.hidden)]
+    bits = pcg32(PCG_SEED + seed, sum(rows * into for rows, into in sizes))
+    drawn = (bits >> 9 | 0x3F800000).view(np.float32) - np.float32(1)  # uniform in [0, 1)
+    at = 0
+    for rows, into in sizes:
+        bound = np.float32(sqrt(6 / (rows + into)))
+        part = drawn[at : at + rows * into]
+        part[:] = part * (2 * bound) - bound
+        at += rows * into
+    return drawn
 
 
 def pcg32(seed: int, count: int, *, stream: int = 1) -> NDArray[np.uint32]:

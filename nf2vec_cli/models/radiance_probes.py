@@ -42,7 +42,7 @@ def read_radiance(
             weights, biases = split_theta(theta[one : one + 1], spec)
             at = coded[one % len(coded)][None]
             place[:] = relu_forward(weights, biases, at)[0]
-    opacity = -torch.expm1(-torch.exp(found[..., 3] - 1) * LENGTH)
+    opacity = -torch.expm1(-torch.exp(found[..., 3] - 1) * (LENGTH * spec.density))
     return opacity, found[..., :3].sigmoid()
 
 

@@ -63,7 +63,7 @@ def discover(
     if not refs:
         wanted = " ".join(suffixes)
         raise InputError(f"{str(source)!r} holds no shape (looked for {wanted})")
-    return _labelled(refs, labels) if labels else refs
+    return labelled(refs, labels) if labels else refs
 
 
 def with_copies(refs: list[ShapeRef], copies: int) -> list[ShapeRef]:
@@ -178,7 +178,12 @@ def _text(name: str) -> str:
     return unicodedata.normalize("NFC", raw.decode("utf-8", "backslashreplace"))
 
 
-def _labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
+def labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
+    """Give shapes the labels of a CSV file, as `discover` does; those it does not name keep theirs.
+
+    Raises:
+        InputError: it cannot be read, or names none of them.
+    """
     table = _read_labels(file)
     used: set[str] = set()
     found = []

@@ -62,6 +62,7 @@ def create_store(
     config: dict[str, Any],
     versions: dict[str, str],
     cells: int = 0,
+    imported: dict[str, str] | None = None,
 ) -> None:
     """Make an empty store, in a folder that is empty or not there.
 
@@ -78,6 +79,7 @@ def create_store(
         versions: what made it.
         cells: of the occupancy grid that is kept of each object, along an axis; 0: no grid and no
             cameras.
+        imported: of fields that were fitted elsewhere, where they and `init` come from.
 
     Raises:
         StoreError: the folder holds something else.
@@ -113,6 +115,7 @@ def create_store(
             "config": config,
             "versions": versions,
         }
+        | ({"imported": imported} if imported else {})
     )
 
 

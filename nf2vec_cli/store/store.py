@@ -32,6 +32,7 @@ from nf2vec_cli.store.schema import (
 from nf2vec_cli.store.text import decode_text, encode_text
 
 Rows = NDArray[np.int64]
+UNKNOWN_INIT = "unknown"  # what `imported` says of an init that nobody has: zeros stand for it
 TEXTS = 16 * COLUMN_CHUNK  # texts that are decoded at once
 
 
@@ -102,6 +103,7 @@ class Store:
             self.batch: int = attributes["batch"]
             self.init_hash: str = attributes["init_hash"]
             self.format_version: int = attributes["format_version"]
+            self.imported: dict[str, str] = attributes.get("imported", {})
             self.init: Floats = np.asarray(self._array("init")[:])
             self.blocks: NDArray[np.int64] = np.asarray(self._array("blocks")[:], np.int64)
         except KeyError as error:

@@ -18,14 +18,14 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import RowsEncoder, pooled
 from nf2vec_cli.models.matching import ALIGNED, correlation
-from nf2vec_cli.models.network import weight_rows
+from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder
+from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder, require_known_init
 
 TOGETHER = 32  # objects that a GPU embeds at once: 100 MB for each layer at the paper's size
 
@@ -76,6 +76,7 @@ def encode_store(
                 f"{path} holds no fitted field",
                 hint=f"run `nf2vec fit SHAPES --field {store.field} --store {path}` first",
             )
+        require_known_init(store)
         trained = open_encoder(store, encoder)
         keep_encoder(store, trained)
         size = trained.module.decoder.embedding
@@ -85,7 +86,7 @@ def encode_store(
         teller.start(len(todo), "encode")
         strangers: list[int] = []
         for rows, theta in _shards(store, todo):
-            sound = _aligned(theta, store, trained.module)
+            sound = aligned(theta, store.init, trained.module.encoder.spec)
             z = embed(torch.from_numpy(theta)).numpy()
             wanted = np.isin(rows, todo)
             good = wanted & sound & np.isfinite(z).all(1)
@@ -152,9 +153,8 @@ def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:
             yield ahead.result()
 
 
-def _aligned(theta: Floats, store: Store, module: AutoEncoder) -> NDArray[np.bool_]:
+def aligned(theta: Floats, init: Floats, spec: NetworkSpec) -> NDArray[np.bool_]:
     """Tell which fields are finite and correlate with the init in their hidden weights."""
-    start = torch.from_numpy(store.init)
-    alike = correlation(torch.from_numpy(theta), start, module.encoder.spec)
+    alike = correlation(torch.from_numpy(theta), torch.from_numpy(init), spec)
     found: NDArray[np.bool_] = (alike > ALIGNED).numpy()
     return found

@@ -19,7 +19,7 @@ from nf2vec_cli.errors import InputError, StoreError
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.products import ENCODERS, keys, load_state, save_state
-from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.loop import State, arrays_of
 
 SUFFIX = ".safetensors"
@@ -72,6 +72,20 @@ def open_encoder(store: Store, name: str | None = None) -> Trained:
     trained = _named(store, name) if name is not None else _own(store)
     _check_fitting(store, trained)
     return trained
+
+
+def require_known_init(store: Store) -> None:
+    """See that the start of a store's fields is known: encoders read the difference from it.
+
+    Raises:
+        StoreError: the fields came from elsewhere without it.
+    """
+    if store.imported.get("init") == UNKNOWN_INIT:
+        raise StoreError(
+            f"the fields of {store.path} came without the init that they start from",
+            hint="`nf2vec import` them again with `--init FILE`, or `--init first` if they share "
+            "one that nobody has",
+        )
 
 
 def find_encoder(name: str | None, *, kind: str, start: str) -> Trained | None:

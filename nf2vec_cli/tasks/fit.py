@@ -25,7 +25,7 @@ from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.store.create import create_store, holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
-from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
 from nf2vec_cli.tasks.fit_object import Job
 from nf2vec_cli.tasks.fit_radiance import fitter_of
@@ -85,6 +85,13 @@ def plan_fit(
             hint=f"choose another store, or `--field {opened.field}`",
         )
     kept = FitConfig.model_validate(opened.config)
+    if opened.imported and (
+        opened.imported["init"] == UNKNOWN_INIT or opened.network != _network(field, kept).as_dict()
+    ):
+        raise StoreError(
+            f"{store} holds fields from elsewhere, and no fit can make more of their kind",
+            hint=f"`--store {store.with_name('other.zarr')}`",
+        )
     if config is not None and config != kept:
         raise _other_settings(store, kept, config)
     return plan_objects(refs, opened, retry=retry, force=force), kept

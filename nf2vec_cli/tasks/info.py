@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
 
 
@@ -53,7 +53,7 @@ def store_info(path: Path) -> StoreInfo:
     done = rows[status == Status.DONE]
     size = sum(store.storage().values())
     runs = store.runs()
-    network, config = store.network, store.config
+    network = store.network
     codec = store.codec if store.codec == "exact" else f"{store.codec}, {store.bits} bits"
     return StoreInfo(
         store=str(path),
@@ -62,13 +62,12 @@ def store_info(path: Path) -> StoreInfo:
         status={s.name.lower(): int((status == s).sum()) for s in Status if (status == s).any()},
         open_surfaces=int((store.column("watertight")[done] == 0).sum()),
         network=f"{_network(network)}, {len(store.init):,} parameters",
-        init=store.init_hash,
+        init="unknown" if store.imported.get("init") == UNKNOWN_INIT else store.init_hash,
         codec=codec,
         bytes=size,
         bytes_per_object=size / len(done) if len(done) else None,
-        recipe=f"{config['recipe']}: {config['steps']} steps x {_step(store)}, "
-        f"{config['optimiser']}, seed {config['seed']}",
-        fit_error=_spread_of(store.column("error")[done]),
+        recipe=_recipe(store),
+        fit_error=_spread_of(_known(store.column("error")[done])),
         psnr=_worst_low(store.column("psnr")[done]) if store.field == "nerf" else {},
         fit_seconds=_spread_of(store.column("seconds")[done]),
         format_version=store.format_version,
@@ -86,6 +85,17 @@ def _network(network: dict[str, Any]) -> str:
     if not octaves:
         return f"SIREN {sizes}, omega {network['omega']:g}"
     return f"ReLU {sizes}, {octaves} octaves, {'' if network['biases'] else 'no '}biases"
+
+
+def _recipe(store: Store) -> str:
+    """Say how the fields were made."""
+    if store.imported:
+        return f"imported, layout {store.imported['layout']}, init {store.imported['init']}"
+    config = store.config
+    return (
+        f"{config['recipe']}: {config['steps']} steps x {_step(store)}, {config['optimiser']}, "
+        f"seed {config['seed']}"
+    )
 
 
 def _step(store: Store) -> str:
@@ -180,9 +190,14 @@ def _spread_of(values: Any) -> dict[str, float]:
     return {"median": float(middle), "p95": float(high), "worst": float(worst)}
 
 
+def _known(values: Any) -> Any:
+    """Leave out what is not known, of fields from elsewhere."""
+    return values[np.isfinite(values)]
+
+
 def _worst_low(values: Any) -> dict[str, float]:
     """Sum up what is better the larger it is; what is not known is left out."""
-    known = values[np.isfinite(values)]
+    known = _known(values)
     if not len(known):
         return {}
     middle, low, worst = np.percentile(known, [50, 5, 0])

@@ -52,7 +52,8 @@ class RadianceField:
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
         """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""
         coded = frequencies(points, self.spec.octaves)
-        return radiance_of(relu_forward(self.weights, self.biases, coded[None])[0])
+        outputs = relu_forward(self.weights, self.biases, coded[None])[0]
+        return radiance_of(outputs, self.spec.density)
 
     def render(self, rays: Rays, *, background: Sequence[float] = (1.0, 1.0, 1.0)) -> Rendered:
         """Give what rays see."""

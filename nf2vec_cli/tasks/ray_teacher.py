@@ -125,7 +125,8 @@ def look_through(
     points, depths = found.points(rays, jitter), found.depths(jitter)
     weights, biases = split_theta(scene.theta[None], spec)
     coded = frequencies(points, spec.octaves)
-    colours, density = radiance_of(relu_forward(weights, biases, coded[None])[0])
+    outputs = relu_forward(weights, biases, coded[None])[0]
+    colours, density = radiance_of(outputs, spec.density)
     seen = composite(colours, density, depths, found.step, ray, len(rays))
     kept = _lit(ray_weights(density, found.step, ray, len(rays)), found, len(rays))
     left = Samples(ray[kept], found.place[kept], found.near, found.step)

@@ -28,7 +28,7 @@ from nf2vec_cli.store.products import (
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import splits_of
-from nf2vec_cli.tasks.encoders import open_encoder, write_encoder
+from nf2vec_cli.tasks.encoders import open_encoder, require_known_init, write_encoder
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.loop import Loop, State, arrays_of
@@ -126,6 +126,7 @@ def train_encoder(
     target = open_device(device)
     with store_lock(path, wait=wait), progress or Silent() as teller:
         store = open_store(path, mode="a")
+        require_known_init(store)
         done = store.rows(Status.DONE)
         fields = HeldFields(store, done, progress=teller)
         skipped = len(done) - len(fields.rows)

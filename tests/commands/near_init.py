@@ -59,7 +59,9 @@ def make_store(path, *, kind="sdf", seed=0, count=20, spoil=None):
         theta[spoil] = np.nan
     points = rng.normal(size=(count, SURFACE_POINTS, 3))
     points /= 2 * np.linalg.norm(points, axis=2, keepdims=True)
-    made.commit(rows, theta, surface=points.astype(np.float32), error=np.zeros(count))
+    transform = np.tile([0.1, 0.2, 0.3, 2.0], (count, 1))
+    surface = points.astype(np.float32)
+    made.commit(rows, theta, surface=surface, error=np.zeros(count), transform=transform)
     return path
 
 

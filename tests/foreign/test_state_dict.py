@@ -1,0 +1,190 @@
+"""Networks of other conventions say the same once a store holds them."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from strangers import SPEC, layers_of, near, start, state_dict
+
+from nf2vec_cli.config.import_ import ImportConfig
+from nf2vec_cli.core.mlp import siren_values
+from nf2vec_cli.errors import InputError
+from nf2vec_cli.foreign import state_dict as reader
+from nf2vec_cli.foreign.state_dict import DWSNETS
+from nf2vec_cli.shapes.discover import ShapeRef
+
+POINTS = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 1
+
+
+def read(path, **net):
+    return reader.read(ShapeRef(path.stem, path, path.name), ImportConfig(**net))
+
+
+def outputs(found, points=POINTS):
+    layers = layers_of(found.theta, found.spec)
+    return siren_values([w for w, _ in layers], [b for _, b in layers], points, found.spec.omega)
+
+
+def theirs(layers, unit, points=POINTS):
+    """Evaluate layers one by one; `unit` is what a hidden unit makes of W x and b."""
+    h = points
+    for layer, (weight, bias) in enumerate(layers[:-1]):
+        h = unit(h @ weight.T, bias, layer)
+    return h @ layers[-1][0].T + layers[-1][1]
+
+
+@pytest.fixture
+def layers():
+    return layers_of(near(start(), 1))
+
+
+@pytest.fixture
+def saved(tmp_path, layers):
+    def save(keys="layers.{layer}.{part}", name="a.pth", **more):
+        path = tmp_path / name
+        named = state_dict(layers, keys) | more
+        save_file(named, path) if name.endswith("safetensors") else torch.save(named, path)
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.safetensors"])
+def test_weights_keep_their_bits(saved, name):
+    found = read(saved(name=name))
+
+    assert found.spec == SPEC
+    assert np.array_equal(found.theta, near(start(), 1))
+
+
+def test_keys_in_the_order_of_their_numbers_whatever_the_order_in_the_file(tmp_path, layers):
+    named = state_dict(layers, "net.{layer}.linear.{part}")
+    torch.save(dict(reversed(named.items())), tmp_path / "a.pth")
+
+    assert np.array_equal(read(tmp_path / "a.pth").theta, near(start(), 1))
+
+
+def test_ten_layers_and_more_are_not_sorted_as_texts(tmp_path):
+    deep = SPEC.__class__(hidden=16, layers=12)
+    theta = start(3, deep)
+    torch.save(state_dict(layers_of(theta, deep)), tmp_path / "a.pth")
+
+    assert np.array_equal(read(tmp_path / "a.pth").theta, theta)
+
+
+def test_dwsnets_adds_a_half(saved, layers):
+    found = read(saved("seq.{layer}.{part}"), **DWSNETS)
+
+    wanted = theirs(layers, lambda x, b, _: torch.sin(30 * (x + b))) + 0.5
+    assert torch.allclose(outputs(found), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "unit", "points", "after"),
+    [
+        ({"omega": 15.0}, lambda x, b, _: torch.sin(15 * (x + b)), POINTS, lambda y: y),
+        (
+            {"omega": 20.0, "first_omega": 35.0},
+            lambda x, b, n: torch.sin((20 if n else 35) * (x + b)),
+            POINTS,
+            lambda y: y,
+        ),
+        ({"bias_outside": True}, lambda x, b, _: torch.sin(30 * x + b), POINTS, lambda y: y),
+        (
+            {"bias_outside": True, "first_omega": 10.0, "box": 0.5},
+            lambda x, b, n: torch.sin((30 if n else 10) * x + b),
+            POINTS * 0.5,
+            lambda y: y,
+        ),
+        (
+            {"scale": -20.0, "offset": 0.25},
+            lambda x, b, _: torch.sin(30 * (x + b)),
+            POINTS,
+            lambda y: 0.25 - 20 * y,
+        ),
+    ],
+)
+def test_other_conventions_are_folded_into_the_weights(saved, layers, net, unit, points, after):
+    found = read(saved(), **net)
+
+    assert torch.allclose(outputs(found), after(theirs(layers, unit, points)), atol=1e-4)
+
+
+def test_metadata_beside_the_weights_is_passed_over(tmp_path, layers):
+    whole = {"state_dict": state_dict(layers), "label": 3, "psnr": 20.5, "class": "chair"}
+    torch.save(whole, tmp_path / "a.pth")
+
+    assert np.array_equal(read(tmp_path / "a.pth").theta, near(start(), 1))
+
+
+def test_an_unknown_tensor_is_refused_by_name_unless_it_is_to_be_ignored(saved):
+    path = saved(**{"pos.frequencies": torch.ones(3)})
+
+    with pytest.raises(InputError, match=r"'pos\.frequencies' is no weight"):
+        read(path)
+    assert read(path, ignore=("pos.*",)).spec == SPEC
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("pwned",)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    for name, write in (("raw.pth", pickle.dump), ("zip.pth", torch.save)):
+        with open(name, "wb") as file:  # noqa: PTH123
+            write({"layers.0.weight": Evil()}, file)
+        with pytest.raises(InputError, match="refused"):
+            read(tmp_path / name)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_file_that_is_cut_short_is_damaged(saved, name):
+    path = saved(name=name)
+    path.write_bytes(path.read_bytes()[:3000])
+
+    with pytest.raises(InputError, match="damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda n: n | {"layers.2.weight": torch.zeros(32, 31)}, "all of one width"),
+        (lambda n: n | {"layers.1.bias": torch.zeros(31)}, r"layer 1 has 32 units and a bias"),
+        (lambda n: n | {"layers.0.weight": torch.zeros(32, 2)}, "3 inputs and 1 output"),
+        (lambda n: n | {"layers.4.weight": torch.zeros(1, 32, dtype=torch.int32)}, "not floats"),
+        (lambda n: {k: v for k, v in n.items() if k != "layers.3.weight"}, "layer 3 has no matrix"),
+        (lambda n: {"layers.0.weight": n["layers.0.weight"]}, "two hidden layers"),
+        (lambda _: {"layers.0.weight": 3}, "no tensors by name"),
+    ],
+)
+def test_what_is_no_such_network_is_refused_with_the_reason(tmp_path, layers, change, reason):
+    torch.save(change(state_dict(layers)), tmp_path / "a.pth")
+
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path / "a.pth")
+
+
+def test_sizes_that_are_told_are_checked(saved):
+    with pytest.raises(InputError, match="layers is 4, and 3 is told"):
+        read(saved(), layers=3)
+
+
+def test_radiance_of_relu_units(tmp_path):
+    from nf2vec_cli.models.network import radiance_init, radiance_spec
+
+    spec = radiance_spec(hidden=16, layers=2, octaves=4, biases=True)
+    theta = near(radiance_init(spec, seed=0).numpy(), 1)
+    torch.save(state_dict(layers_of(theta, spec)), tmp_path / "a.pth")
+
+    found = read(tmp_path / "a.pth", activation="relu", box=1.5)
+
+    assert np.array_equal(found.theta, theta)
+    assert (found.spec.octaves, found.spec.density, found.transform[3]) == (4, 1.5, 1.5)
