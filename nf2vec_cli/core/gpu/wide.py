@@ -1,0 +1,188 @@
+"""Networks of more than 128 units: batched products with what follows them in the same pass.
+
+A layer's sums leave the multiprocessor as its outputs and, for the gradient, as phases: bias,
+factor and sine cost no traffic of their own, nor does the cosine on the way down. Eager, that
+traffic costs as much as the products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from nf2vec_cli.core.gpu.ahead import Variant
+from nf2vec_cli.core.gpu.mlp import DOT, block, kept_of, product, response, rounded, sloped
+from nf2vec_cli.core.mlp import Network, frequencies, views
+
+PLAIN, LAYER, SLOPED = 0, 1, 2  # what follows a product
+
+
+@triton.jit
+def product_kernel(
+    a, b, c, bias, kept, M, N, K,
+    a_one, a_row, a_column, b_one, b_row, b_column, c_one, c_row, bias_one,
+    OMEGA: tl.constexpr, THEN: tl.constexpr, BIASES: tl.constexpr, KEEP: tl.constexpr,
+    PRECISION: tl.constexpr, TM: tl.constexpr, TN: tl.constexpr, TK: tl.constexpr,
+):  # fmt: skip
+    """Multiply [M, K] by [K, N] for each object; `kept` lies as `c` does."""
+    one = tl.program_id(1).to(tl.int64)
+    across = tl.cdiv(N, TN)
+    row = (tl.program_id(0) // across) * TM + tl.arange(0, TM)
+    column = (tl.program_id(0) % across) * TN + tl.arange(0, TN)
+    inner = tl.arange(0, TK)
+    # rows of a batch of points may lie beyond 2^31 numbers
+    at_a = a + one * a_one + row.to(tl.int64)[:, None] * a_row + inner[None, :] * a_column
+    at_b = b + one * b_one + inner[:, None] * b_row + column[None, :] * b_column
+    found = tl.zeros([TM, TN], tl.float32)
+    for start in range(0, K, TK):
+        left = (row < M)[:, None] & (start + inner < K)[None, :]
+        right = (start + inner < K)[:, None] & (column < N)[None, :]
+        found += product(
+            tl.load(at_a, mask=left, other=0.0), tl.load(at_b, mask=right, other=0.0), PRECISION
+        )
+        at_a += TK * a_column
+        at_b += TK * b_row
+    inside = (row < M)[:, None] & (column < N)[None, :]
+    place = one * c_one + row.to(tl.int64)[:, None] * c_row + column[None, :]
+    if BIASES:
+        found += tl.load(bias + one * bias_one + column, mask=column < N, other=0.0)[None, :]
+    if THEN == 1:
+        found = kept_of(found, OMEGA)
+        if KEEP:
+            tl.store(kept + place, found, mask=inside)
+        found = response(found, OMEGA)
+    if THEN == 2:
+        found = sloped(found, tl.load(kept + place, mask=inside, other=0.0), OMEGA)
+    if c.dtype.element_ty == tl.bfloat16:
+        found = rounded(found)
+    tl.store(c + place, found, mask=inside)
+
+
+TILE = (128, 128, 32, 8)  # rows, columns, inner, warps
+STAGES = 3
+
+
+@dataclass
+class Kept:
+    """What the way down needs: each layer's inputs, and phases (of ReLU, outputs)."""
+
+    inputs: list[Tensor]
+    phases: list[Tensor]
+
+
+def values(
+    theta: Tensor,  # [B, P]
+    coords: Tensor,  # [B, M, 3]
+    spec: Network,
+    precision: str,
+    kept: Kept | None = None,
+) -> Tensor:  # [B, M, V]
+    """Evaluate B networks, each at its own points; fill `kept` for the gradient."""
+    weights, biases = views(theta.contiguous(), spec.shapes, spec.biases)
+    h = frequencies(coords, spec.octaves) if spec.octaves else coords.contiguous()
+    low = low_precision(precision)
+    for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        last = layer == spec.layers
+        out = h.new_empty(*h.shape[:2], w.shape[1], dtype=torch.float32 if last else low)
+        phases = out.new_empty(out.shape if kept and not last else 0, dtype=torch.float32)
+        if kept:
+            kept.inputs.append(h)
+            kept.phases.append(phases)
+        multiply(
+            h, w.mT, out, spec, precision,
+            then=PLAIN if last else LAYER, bias=b if spec.biases else None,
+            kept=phases if phases.numel() else None,
+        )  # fmt: skip
+        h = out
+    return h
+
+
+def gradient(
+    theta: Tensor,  # [B, P]
+    coords: Tensor,  # [B, M, 3]
+    slopes: Tensor,  # [B, M, V]
+    spec: Network,
+    precision: str,
+    kept: Kept | None = None,
+) -> Tensor:  # [B, P]
+    """Give the gradient of a loss to theta, from its slope to each of `values`.
+
+    kept: what `values` filled, or None: it is computed anew.
+    """
+    if kept is None:
+        kept = Kept([], [])
+        values(theta, coords, spec, precision, kept)
+    found = torch.zeros_like(theta, memory_format=torch.contiguous_format)
+    weights, _ = views(theta.contiguous(), spec.shapes, spec.biases)
+    grad_w, grad_b = views(found, spec.shapes, spec.biases)
+    back = slopes.contiguous()
+    for layer in range(spec.layers, -1, -1):
+        multiply(back.mT, kept.inputs[layer], grad_w[layer], spec, precision)
+        if spec.biases:
+            torch.sum(back, 1, dtype=torch.float32, out=grad_b[layer])
+        if layer:
+            down = back.new_empty(kept.phases[layer - 1].shape, dtype=low_precision(precision))
+            multiply(
+                back, weights[layer], down, spec, precision,
+                then=SLOPED, kept=kept.phases[layer - 1],
+            )  # fmt: skip
+            back = down
+    return found
+
+
+def multiply(
+    a: Tensor,  # [B, M, K]
+    b: Tensor,  # [B, K, N]
+    out: Tensor,  # [B, M, N], its rows in one piece
+    spec: Network,
+    precision: str,
+    *,
+    then: int = PLAIN,
+    bias: Tensor | None = None,  # [B, N]
+    kept: Tensor | None = None,  # [B, M, N]
+) -> None:
+    """Compute a product and what follows it."""
+    (batch, rows, inner), columns = a.shape, b.shape[2]
+    if not out.numel():
+        return
+    tm, tn, tk, warps = TILE
+    tm, tn = min(tm, block(rows)), min(tn, block(columns))
+    product_kernel[(triton.cdiv(rows, tm) * triton.cdiv(columns, tn), batch)](
+        a, b, out, out if bias is None else bias, out if kept is None else kept,
+        rows, columns, inner, *a.stride(), *b.stride(), *out.stride()[:2],
+        0 if bias is None else bias.stride(0),
+        # the factor makes angles of coordinates: rounded, they would be off by hundredths
+        PRECISION="ieee" if inner <= 3 else DOT[precision],
+        OMEGA=float(spec.omega) if spec.activation == "sine" else 0.0,
+        THEN=then, BIASES=bias is not None, KEEP=kept is not None,
+        TM=tm, TN=tn, TK=16 if inner <= 3 else tk, num_warps=warps, num_stages=STAGES,
+    )  # fmt: skip
+
+
+def low_precision(precision: str) -> torch.dtype:
+    """Give the type in which activations are kept between products."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _variant(precision: str, then: int) -> Variant:
+    low = "*bf16" if precision == "bfloat16" else "*fp32"
+    tm, tn, tk, warps = TILE
+    constants = {
+        "OMEGA": 30.0, "THEN": then, "BIASES": then == LAYER, "KEEP": then != PLAIN,
+        "PRECISION": DOT[precision], "TM": tm, "TN": tn, "TK": tk,
+    }  # fmt: skip
+    numbers = ["M", "N", "K", "a_one", "a_row", "a_column", "b_one", "b_row", "b_column"]
+    signature = {"a": low, "b": "*fp32", "c": low, "bias": "*fp32", "kept": "*fp32"}
+    signature |= dict.fromkeys([*numbers, "c_one", "c_row", "bias_one"], "i32")
+    signature |= dict.fromkeys(constants, "constexpr")
+    name = ("product", "sine_layer", "cosine_product")[then]
+    return Variant(
+        f"{name}_512_{precision}", product_kernel, signature, constants, warps, STAGES
+    )
+
+
+VARIANTS = [_variant(p, then) for p in ("tf32", "bfloat16") for then in (PLAIN, LAYER, SLOPED)]
