@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -49,6 +51,25 @@ class Network(Layers, Protocol):
 
     @property
     def biases(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A network as an op is told of it: a `Network`."""
+
+    hidden: int
+    layers: int
+    outputs: int
+    omega: float
+    activation: str
+    octaves: int
+    biases: bool
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(outputs, inputs) of each linear layer, first to last."""
+        first = 6 * self.octaves if self.octaves else 3
+        return [(o, i) for i, o in pairwise([first, *[self.hidden] * self.layers, self.outputs])]
 
 
 def siren_forward(
@@ -156,11 +177,9 @@ def field_gradient_twin(
 
 
 def facts(spec: Network) -> tuple[int, int, int, float, str, int, bool]:
-    """Give a network's sizes as an op takes them."""
-    return (
-        spec.hidden, spec.layers, spec.outputs, spec.omega, spec.activation, spec.octaves,
-        spec.biases,
-    )  # fmt: skip
+    """Give a network's sizes as an op takes them: the arguments of `Sizes`."""
+    kind = spec.activation, spec.octaves, spec.biases
+    return spec.hidden, spec.layers, spec.outputs, spec.omega, *kind
 
 
 def siren_values(
@@ -211,6 +230,36 @@ def siren_values_and_slopes(
             back = torch.mm(back, scaled[len(cosines)]).mul_(cosines.pop())
         torch.mm(back, scaled[0], out=slopes[start : start + tile])
     return out, slopes
+
+
+class Gradient(Protocol):
+    """The engine of a fit: losses and weight gradients of B fields with one output."""
+
+    grad: Tensor
+    weights: list[Tensor]
+    grad_w: list[Tensor]
+
+    def __call__(
+        self, coords: Tensor, targets: Tensor, loss: PointLoss, share: Tensor
+    ) -> Tensor: ...
+
+
+def siren_gradient(
+    spec: Network,
+    *,
+    theta: Tensor,  # [B, P]
+    tile: int,
+    precision: str = "tf32",
+) -> Gradient:
+    """Choose the engine for parameters: kernels where they serve, else `SirenGradient`.
+
+    tile: points at a time, without kernels; precision: of products, by kernels.
+    """
+    if kernels_serve(theta):
+        from nf2vec_cli.core.gpu.engine import FusedGradient
+
+        return FusedGradient(spec, theta=theta, precision=precision)
+    return SirenGradient(spec, theta=theta, tile=tile)
 
 
 class SirenGradient:

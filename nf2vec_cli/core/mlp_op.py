@@ -6,36 +6,15 @@ CPU seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nf2vec_cli.core.kernels import kernels_serve
-from nf2vec_cli.core.mlp import field_gradient_twin, field_values_twin
+from nf2vec_cli.core.mlp import Sizes, field_gradient_twin, field_values_twin
 
 MOST_OUTPUTS = 16  # they are computed one by one
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """A network as an op is told of it: a `core.mlp.Network`."""
-
-    hidden: int
-    layers: int
-    outputs: int
-    omega: float
-    activation: str
-    octaves: int
-    biases: bool
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(outputs, inputs) of each linear layer, first to last."""
-        first = 6 * self.octaves if self.octaves else 3
-        return [(o, i) for i, o in pairwise([first, *[self.hidden] * self.layers, self.outputs])]
 
 
 @torch.library.custom_op("nf2vec::field_values", mutates_args=())
@@ -57,13 +36,14 @@ def values(
         from nf2vec_cli.core.gpu import mlp, wide
 
         kernels = mlp if hidden <= mlp.WIDEST else wide
-        return kernels.values(theta, coords, spec, precision)
+        found: Tensor = kernels.values(theta, coords, spec, precision)
+        return found
     return field_values_twin(theta, coords, spec)
 
 
 @values.register_fake
-def _(theta: Tensor, coords: Tensor, hidden: int, layers: int, outputs: int, *_: Any) -> Tensor:
-    return theta.new_empty(*coords.shape[:2], outputs)
+def _(theta: Tensor, coords: Tensor, *facts: Any) -> Tensor:
+    return theta.new_empty(*coords.shape[:2], Sizes(*facts[:-1]).outputs)
 
 
 @torch.library.custom_op("nf2vec::field_gradient", mutates_args=())
@@ -86,7 +66,8 @@ def gradient(
         from nf2vec_cli.core.gpu import mlp, wide
 
         kernels = mlp if hidden <= mlp.WIDEST else wide
-        return kernels.gradient(theta, coords, slopes, spec, precision)
+        found: Tensor = kernels.gradient(theta, coords, slopes, spec, precision)
+        return found
     return field_gradient_twin(theta, coords, slopes, spec)
 
 

@@ -18,46 +18,27 @@ from torch import Tensor
 
 from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.sine import HALF_PI, PI, _odd, cosine, phase, sine
-from nf2vec_cli.core.mlp import Network
+from nf2vec_cli.core.mlp import Network, Sizes
 
 SHARES = 16  # copies of an object's gradient at most; by M alone: no result depends on neighbours
 
 
-WIDEST = 128  # units of a layer whose block of a tile fits into the registers
-STAGES = 1
-# points of a tile, and warps
-TILES = {
-    ("forward", "narrow"): (64, 8),
-    ("backward", "narrow"): (64, 8),
-    ("forward", "float32"): (64, 8),
-    ("backward", "float32"): (32, 8),
-    ("forward", "tf32"): (64, 8),
-    ("backward", "tf32"): (32, 8),
-    ("forward", "bfloat16"): (64, 8),
-    ("backward", "bfloat16"): (64, 8),
-}
-# which cuts off numbers to bfloat16, and whose dot takes their bits for integers
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+WIDEST = 128  # units of a layer: a tile of it, and the gradient of its matrix, fit into registers
+WARPS = 8
+# points of a tile: the largest without spilt registers on sm_80, whose products want most of them
+TILES = {"bfloat16": 64, "tf32": 64, "float32": 32}
+TILES_DOWN = {"bfloat16": 64, "tf32": 16, "float32": 16}  # gradients of more than 64 units
+STAGES = {"forward": 2, "backward": 1}  # 2: the next layer's matrix is fetched meanwhile
+BLOCK = 1024  # numbers of a program that adds up
+# how `tl.dot` is told; three products of tf32 are as exact as one of fp32
 DOT = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bf16"}
-
-
-@triton.jit
-def rounded(x):
-    """Round to bfloat16."""
-    if INTERPRETED and x.dtype == tl.float32:
-        # it would cut off: half a place more makes that the nearest
-        x = (x.to(tl.int32, bitcast=True) + 0x8000).to(tl.float32, bitcast=True)
-    return x.to(tl.bfloat16)
 
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
     """Multiply matrices with fp32 accumulation."""
     if PRECISION == "bf16":
-        a, b = rounded(a), rounded(b)
-        if INTERPRETED:
-            a, b = a.to(tl.float32), b.to(tl.float32)
-        found = tl.dot(a, b)
+        found = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
     else:
         found = tl.dot(a, b, input_precision=PRECISION)
     return found
@@ -80,31 +61,20 @@ def codes(x, KP: tl.constexpr, OCTAVES: tl.constexpr):
 @triton.jit
 def kept_of(z, OMEGA: tl.constexpr):
     """Turn sums [TILE, HP] into what is kept of a layer: phases, or what a ReLU gives."""
-    if OMEGA > 0:
-        kept = phase(z * OMEGA)
-    else:
-        kept = tl.where(z < 0, 0.0, z)  # not `maximum`, which would lose a NaN
-    return kept
+    # of a ReLU not the `maximum`, which would lose a NaN
+    return phase(z * OMEGA) if OMEGA > 0 else tl.where(z < 0, 0.0, z)
 
 
 @triton.jit
 def response(kept, OMEGA: tl.constexpr):
     """Give the outputs of a layer's units."""
-    if OMEGA > 0:
-        found = sine(kept)
-    else:
-        found = kept
-    return found
+    return sine(kept) if OMEGA > 0 else kept
 
 
 @triton.jit
 def sloped(back, kept, OMEGA: tl.constexpr):
     """Carry a gradient through a layer's units."""
-    if OMEGA > 0:
-        found = back * (cosine(kept) * OMEGA)
-    else:
-        found = tl.where(kept > 0, back, 0.0)
-    return found
+    return back * (cosine(kept) * OMEGA) if OMEGA > 0 else tl.where(kept > 0, back, 0.0)
 
 
 @triton.jit
@@ -245,28 +215,33 @@ def backward_kernel(
         tl.debug_barrier()
 
 
+@triton.jit
+def total_kernel(partial, total, shares, size, BLOCK: tl.constexpr):
+    """Add up the shares, always in their order: [S, N] -> [N]."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    found = tl.load(partial + at, mask=at < size, other=0.0)
+    for _share in range(1, shares):
+        partial += size
+        found += tl.load(partial + at, mask=at < size, other=0.0)
+    tl.store(total + at, found, mask=at < size)
+
+
 def values(
     theta: Tensor,  # [B, P]
     coords: Tensor,  # [B, M, 3]
     spec: Network,
     precision: str,
 ) -> Tensor:  # [B, M, V]
-    """Evaluate B networks of at most 128 units, each at its own points."""
+    """Evaluate B networks of at most WIDEST units, each at its own points."""
+    points = coords.shape[1]
     found = theta.new_empty(*coords.shape[:2], spec.outputs)
     if found.numel():
-        constants, tile, warps = launch(spec, precision, "forward")
-        forward_kernel[(triton.cdiv(coords.shape[1], tile), len(theta))](
-            coords.contiguous(),
-            theta.contiguous(),
-            hidden_matrices(theta, spec, precision),
-            found,
-            coords.shape[1],
-            spec.layers,
-            theta.shape[1],
-            **constants,
-            num_warps=warps,
-            num_stages=STAGES,
-        )
+        chosen = constants(spec, precision, "forward")
+        forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
+            coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
+            found, points, spec.layers, theta.shape[1],
+            **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
+        )  # fmt: skip
     return found
 
 
@@ -280,57 +255,46 @@ def gradient(
     """Give the gradient of a loss to theta, from its slope to each of `values`."""
     points = coords.shape[1]
     if not slopes.numel():
-        return torch.zeros_like(theta)
-    constants, tile, warps = launch(spec, precision, "backward")
-    share = triton.cdiv(triton.cdiv(points, tile), SHARES) * tile
-    shares = triton.cdiv(points, share)
-    partial = theta.new_zeros(shares, *theta.shape)
-    backward_kernel[(shares, len(theta))](
-        coords.contiguous(),
-        theta.contiguous(),
-        hidden_matrices(theta, spec, precision),
-        slopes.contiguous(),
-        partial,
-        points,
-        share,
-        len(theta),
-        spec.layers,
-        theta.shape[1],
-        **constants,
-        num_warps=warps,
-        num_stages=STAGES,
+        return theta.new_zeros(theta.shape)
+    chosen = constants(spec, precision, "backward")
+    share = triton.cdiv(triton.cdiv(points, chosen["TILE"]), SHARES) * chosen["TILE"]
+    partial = theta.new_zeros(triton.cdiv(points, share), *theta.shape)
+    backward_kernel[partial.shape[:2]](
+        coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
+        slopes.contiguous(), partial, points, share, len(theta), spec.layers, theta.shape[1],
+        **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
+    )  # fmt: skip
+    total = theta.new_empty(theta.shape)
+    total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
+        partial, total, len(partial), total.numel(), BLOCK=BLOCK
     )
-    return partial.sum(0)
+    return total
 
 
 def hidden_matrices(theta: Tensor, spec: Network, precision: str) -> Tensor:
-    """Copy the hidden matrices, [B, L - 1, HP, HP]: aligned, padded by zeros, in their precision.
+    """Copy the hidden matrices, [B, L - 1, HP, HP]: padded by zeros, in the precision of products.
 
-    In theta they are not even aligned to 16 bytes.
+    In theta they lie at odd places, which no wide load can read.
     """
-    (width, into), square = spec.shapes[0], spec.hidden**2
-    rows = theta[:, width * (into + spec.biases) :]
-    rows = rows[:, : (spec.layers - 1) * (square + width * spec.biases)]
-    found = rows.unflatten(1, (spec.layers - 1, -1))[..., :square].unflatten(2, (width, width))
-    padded = block(width)
-    out = found.new_zeros(
-        *found.shape[:2], padded, padded,
-        dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
-    )  # fmt: skip
-    out[..., :width, :width] = found
+    (width, into), gaps = spec.shapes[0], spec.layers - 1
+    first, each = width * (into + spec.biases), width * (width + spec.biases)
+    rows = theta[:, first : first + gaps * each].unflatten(1, (gaps, each))
+    low = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    out = theta.new_zeros(len(theta), gaps, block(width), block(width), dtype=low)
+    out[..., :width, :width] = rows[..., : width**2].unflatten(2, (width, width))
     return out
 
 
 def block(width: int) -> int:
     """Give the size of the block that holds so many: a power of two, 16 or more."""
-    return max(16, triton.next_power_of_2(width))
+    return int(max(16, triton.next_power_of_2(width)))
 
 
-def launch(spec: Network, precision: str, way: str) -> tuple[dict[str, Any], int, int]:
-    """Give a kernel's constants, its tile of points, and its warps."""
+def constants(spec: Network, precision: str, way: str) -> dict[str, Any]:
+    """Give what a kernel is compiled for; "forward" or "backward" is its way."""
     padded = block(spec.hidden)
-    tile, warps = TILES[way, precision if padded > 64 else "narrow"]
-    constants = {
+    tiles = TILES_DOWN if way == "backward" and padded > 64 else TILES
+    return {
         "H": spec.hidden,
         "HP": padded,
         "V": spec.outputs,
@@ -339,6 +303,35 @@ def launch(spec: Network, precision: str, way: str) -> tuple[dict[str, Any], int
         "KP": block(2 * spec.octaves),
         "BIASES": int(spec.biases),
         "PRECISION": DOT[precision],
-        "TILE": tile,
+        "TILE": tiles[precision],
     }
-    return constants, tile, warps
+
+
+def _variant(spec: Sizes, precision: str, way: str) -> Variant:
+    arguments = {"coords": "*fp32", "theta": "*fp32"}
+    arguments["matrices"] = "*bf16" if precision == "bfloat16" else "*fp32"
+    pointers = {"forward": ["values"], "backward": ["slopes", "partial"]}[way]
+    numbers = {"forward": ["points"], "backward": ["points", "share", "objects"]}[way]
+    arguments |= dict.fromkeys(pointers, "*fp32") | dict.fromkeys([*numbers, "L", "P"], "i32")
+    chosen = constants(spec, precision, way)
+    return Variant(
+        f"{spec.activation}_{spec.hidden}_{way}_{precision}",
+        {"forward": forward_kernel, "backward": backward_kernel}[way],
+        arguments | dict.fromkeys(chosen, "constexpr"),
+        chosen,
+        WARPS,
+        STAGES[way],
+    )
+
+
+_RADIANCE = Sizes(64, 3, 4, 0.0, "relu", 10, False)
+VARIANTS = [
+    _variant(spec, precision, way)
+    for spec, precisions in (
+        (Sizes(128, 4, 1, 30.0, "sine", 0, True), DOT),
+        (Sizes(64, 4, 1, 30.0, "sine", 0, True), ("tf32", "bfloat16")),
+        (_RADIANCE, ("tf32", "bfloat16")),
+    )
+    for precision in precisions
+    for way in ("forward", "backward")
+]

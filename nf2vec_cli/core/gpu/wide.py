@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nf2vec_cli.core.gpu.ahead import Variant
-from nf2vec_cli.core.gpu.mlp import DOT, block, kept_of, product, response, rounded, sloped
+from nf2vec_cli.core.gpu.mlp import DOT, block, kept_of, product, response, sloped
 from nf2vec_cli.core.mlp import Network, frequencies, views
 
 PLAIN, LAYER, SLOPED = 0, 1, 2  # what follows a product
@@ -57,8 +57,6 @@ def product_kernel(
         found = response(found, OMEGA)
     if THEN == 2:
         found = sloped(found, tl.load(kept + place, mask=inside, other=0.0), OMEGA)
-    if c.dtype.element_ty == tl.bfloat16:
-        found = rounded(found)
     tl.store(c + place, found, mask=inside)
 
 
@@ -93,7 +91,9 @@ def values(
             kept.inputs.append(h)
             kept.phases.append(phases)
         multiply(
-            h, w.mT, out, spec, precision,
+            h, _aligned(w, low if layer else torch.float32).mT, out, spec, precision,
+            # the factor makes angles of coordinates: rounded, they would be off by hundredths
+            exact=not layer and not spec.octaves,
             then=PLAIN if last else LAYER, bias=b if spec.biases else None,
             kept=phases if phases.numel() else None,
         )  # fmt: skip
@@ -117,6 +117,7 @@ def gradient(
         kept = Kept([], [])
         values(theta, coords, spec, precision, kept)
     found = torch.zeros_like(theta, memory_format=torch.contiguous_format)
+    low = low_precision(precision)
     weights, _ = views(theta.contiguous(), spec.shapes, spec.biases)
     grad_w, grad_b = views(found, spec.shapes, spec.biases)
     back = slopes.contiguous()
@@ -125,9 +126,9 @@ def gradient(
         if spec.biases:
             torch.sum(back, 1, dtype=torch.float32, out=grad_b[layer])
         if layer:
-            down = back.new_empty(kept.phases[layer - 1].shape, dtype=low_precision(precision))
+            down = back.new_empty(kept.phases[layer - 1].shape, dtype=low)
             multiply(
-                back, weights[layer], down, spec, precision,
+                back, _aligned(weights[layer], low), down, spec, precision,
                 then=SLOPED, kept=kept.phases[layer - 1],
             )  # fmt: skip
             back = down
@@ -141,6 +142,7 @@ def multiply(
     spec: Network,
     precision: str,
     *,
+    exact: bool = False,
     then: int = PLAIN,
     bias: Tensor | None = None,  # [B, N]
     kept: Tensor | None = None,  # [B, M, N]
@@ -155,11 +157,10 @@ def multiply(
         a, b, out, out if bias is None else bias, out if kept is None else kept,
         rows, columns, inner, *a.stride(), *b.stride(), *out.stride()[:2],
         0 if bias is None else bias.stride(0),
-        # the factor makes angles of coordinates: rounded, they would be off by hundredths
-        PRECISION="ieee" if inner <= 3 else DOT[precision],
+        PRECISION="ieee" if exact else DOT[precision],
         OMEGA=float(spec.omega) if spec.activation == "sine" else 0.0,
         THEN=then, BIASES=bias is not None, KEEP=kept is not None,
-        TM=tm, TN=tn, TK=16 if inner <= 3 else tk, num_warps=warps, num_stages=STAGES,
+        TM=tm, TN=tn, TK=min(tk, block(inner)), num_warps=warps, num_stages=STAGES,
     )  # fmt: skip
 
 
@@ -168,21 +169,29 @@ def low_precision(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+def _aligned(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Copy matrices of theta, where they lie at odd places, which no wide load can read."""
+    return matrices.to(dtype, memory_format=torch.contiguous_format, copy=True)
+
+
 def _variant(precision: str, then: int) -> Variant:
     low = "*bf16" if precision == "bfloat16" else "*fp32"
     tm, tn, tk, warps = TILE
-    constants = {
+    # the steps to a neighbour, as `values` and `gradient` lay the operands
+    near = {PLAIN: ("a_row", "b_column"), LAYER: ("a_column", "b_row")}
+    chosen = {
+        **dict.fromkeys(near.get(then, ("a_column", "b_column")), 1),
         "OMEGA": 30.0, "THEN": then, "BIASES": then == LAYER, "KEEP": then != PLAIN,
         "PRECISION": DOT[precision], "TM": tm, "TN": tn, "TK": tk,
     }  # fmt: skip
-    numbers = ["M", "N", "K", "a_one", "a_row", "a_column", "b_one", "b_row", "b_column"]
-    signature = {"a": low, "b": "*fp32", "c": low, "bias": "*fp32", "kept": "*fp32"}
-    signature |= dict.fromkeys([*numbers, "c_one", "c_row", "bias_one"], "i32")
-    signature |= dict.fromkeys(constants, "constexpr")
-    name = ("product", "sine_layer", "cosine_product")[then]
-    return Variant(
-        f"{name}_512_{precision}", product_kernel, signature, constants, warps, STAGES
-    )
+    kinds = {"a": low, "b": low, "c": "*fp32" if then == PLAIN else low}
+    kinds |= {"bias": "*fp32", "kept": "*fp32"}
+    signature = {
+        name: "constexpr" if name in chosen else kinds.get(name, "i32")
+        for name in product_kernel.arg_names
+    }
+    name = ("product", "sine", "cosine")[then]
+    return Variant(f"wide_{name}_{precision}", product_kernel, signature, chosen, warps, STAGES)
 
 
 VARIANTS = [_variant(p, then) for p in ("tf32", "bfloat16") for then in (PLAIN, LAYER, SLOPED)]

@@ -1,28 +1,35 @@
 """Kernels of the networks, under the interpreter, against their twins."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import triton
 import triton.language as tl
 
+from nf2vec_cli.core import mlp as front
+from nf2vec_cli.core import mlp_op
 from nf2vec_cli.core.gpu import mlp, wide
+from nf2vec_cli.core.gpu.engine import FusedGradient
 from nf2vec_cli.core.gpu.sine import cosine, phase, sine
-from nf2vec_cli.core.mlp import field_gradient_twin, field_values_twin
+from nf2vec_cli.core.mlp import (
+    SirenGradient,
+    facts,
+    field_gradient_twin,
+    field_values,
+    field_values_twin,
+    siren_gradient,
+)
+from nf2vec_cli.fields.loss import cross_entropy
 from nf2vec_cli.models.network import NetworkSpec, radiance_init, radiance_spec, siren_init
 
 SIREN = NetworkSpec(hidden=16, layers=2)
-NERF = radiance_spec(hidden=64, layers=3, octaves=4, biases=False)
+NERF = radiance_spec(hidden=64, layers=3, octaves=10, biases=False)
 CASES = {
-    "16": (mlp, SIREN, 1, 40),
-    "48": (mlp, NetworkSpec(hidden=48, layers=3, outputs=2), 3, 70),
+    "48": (mlp, NetworkSpec(hidden=48, layers=3, outputs=2), 3, 40),
     "128": (mlp, NetworkSpec(hidden=128, layers=2), 1, 65),
-    "deep": (mlp, NetworkSpec(hidden=32, layers=5), 2, 64),
-    "nerf": (mlp, NERF, 2, 70),
-    "nerf with biases": (mlp, radiance_spec(hidden=48, layers=2, octaves=24, biases=True), 1, 33),
-    "wide": (wide, NetworkSpec(hidden=192, layers=2), 1, 130),
-    "wide nerf": (wide, radiance_spec(hidden=144, layers=2, octaves=4, biases=True), 1, 33),
+    "deep": (mlp, NetworkSpec(hidden=16, layers=5), 1, 33),
+    "nerf": (mlp, NERF, 2, 40),
+    "wide": (wide, NetworkSpec(hidden=144, layers=2), 1, 130),
+    "wide nerf": (wide, radiance_spec(hidden=144, layers=2, octaves=3, biases=True), 1, 20),
 }
 
 
@@ -71,4 +78,140 @@ def test_kernels_equal_their_twins(case, precision, tolerance):
     gradient = kernels.gradient(theta, coords, slopes, spec, precision)
 
     close(values, field_values_twin(theta, coords, spec), tolerance)
-    close(gradient, field_gradient_twin(theta, coords, slopes, spec), tolerance)
+    expected = field_gradient_twin(theta, coords, slopes, spec)
+    if precision == "bfloat16" and spec.activation == "relu":
+        # some unit near 0 is on the other side for some point, which is no small step there
+        assert (gradient - expected).norm() <= 0.1 * expected.norm()
+    else:
+        close(gradient, expected, tolerance)
+
+
+@pytest.mark.parametrize("kernels", [mlp, wide])
+def test_an_empty_batch_and_no_points_give_nothing(kernels):
+    theta, coords, slopes = problem(SIREN, 2, 5)
+
+    for part in (slice(0), slice(2)):
+        none = theta[part], coords[part, :0]
+        assert kernels.values(*none, SIREN, "tf32").shape == (len(theta[part]), 0, 1)
+        found = kernels.gradient(*none, slopes[part, :0], SIREN, "tf32")
+        assert found.shape == theta[part].shape
+        assert not found.any()
+    assert kernels.values(theta[:0], coords[:0], SIREN, "tf32").shape == (0, 5, 1)
+
+
+@pytest.mark.parametrize("kernels", [mlp, wide])
+def test_inputs_need_not_be_contiguous(kernels):
+    theta, coords, slopes = problem(SIREN, 2, 20)
+    strided = torch.stack([theta, theta], -1)[..., 0]
+    crossed = coords.transpose(0, 1).contiguous().transpose(0, 1)
+    turned = slopes.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not any(x.is_contiguous() for x in (strided, crossed, turned))
+
+    values = kernels.values(strided, crossed, SIREN, "float32")
+    gradient = kernels.gradient(strided, crossed, turned, SIREN, "float32")
+
+    assert torch.equal(values, kernels.values(theta, coords, SIREN, "float32"))
+    assert torch.equal(gradient, kernels.gradient(theta, coords, slopes, SIREN, "float32"))
+
+
+@pytest.mark.parametrize(
+    "spec", [SIREN, radiance_spec(hidden=16, layers=2, octaves=2, biases=True)]
+)
+@pytest.mark.parametrize("kernels", [mlp, wide])
+def test_nan_in_one_object_stays_in_that_object(kernels, spec):
+    theta, coords, slopes = problem(spec, 3, 20)
+    spoilt = theta.clone()
+    spoilt[1, -20] = torch.nan
+
+    values = kernels.values(spoilt, coords, spec, "float32")
+    gradient = kernels.gradient(spoilt, coords, slopes, spec, "float32")
+
+    assert values[1].isnan().any()
+    assert gradient[1].isnan().any()
+    others = [0, 2]
+    assert torch.equal(values[others], kernels.values(theta, coords, spec, "float32")[others])
+    expected = kernels.gradient(theta, coords, slopes, spec, "float32")
+    assert torch.equal(gradient[others], expected[others])
+
+
+def test_a_result_does_not_depend_on_the_other_objects(monkeypatch):
+    monkeypatch.setattr(mlp, "SHARES", 2)
+    theta, coords, slopes = problem(SIREN, 2, 140)  # two tiles a share
+
+    together = mlp.gradient(theta, coords, slopes, SIREN, "float32")
+
+    alone = mlp.gradient(theta[1:2], coords[1:2], slopes[1:2], SIREN, "float32")
+    assert torch.equal(together[1:2], alone)
+    close(together, field_gradient_twin(theta, coords, slopes, SIREN), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec", [SIREN, radiance_spec(hidden=16, layers=2, octaves=2, biases=False)]
+)
+def test_the_twin_of_the_gradient_is_one(spec):
+    theta, coords, slopes = (x.double() for x in problem(spec, 2, 6))
+    leaf = theta.clone().requires_grad_()
+    field_values_twin(leaf, coords, spec).backward(slopes)
+
+    torch.testing.assert_close(field_gradient_twin(theta, coords, slopes, spec), leaf.grad)
+
+
+def test_the_op_is_one_of_pytorch():
+    theta, coords, slopes = problem(SIREN, 2, 6)
+    leaf = theta.requires_grad_()
+
+    torch.library.opcheck(mlp_op.values, (leaf, coords, *facts(SIREN), "tf32"))
+    torch.library.opcheck(mlp_op.gradient, (theta.detach(), coords, slopes, *facts(SIREN), "tf32"))
+
+
+def test_the_op_has_a_gradient_to_the_parameters_and_says_that_it_has_no_other():
+    theta, coords, _ = problem(NetworkSpec(hidden=4, layers=2, omega=2.0), 1, 3)
+    leaf = theta.double().requires_grad_()
+    told = facts(NetworkSpec(hidden=4, layers=2, omega=2.0))
+
+    assert torch.autograd.gradcheck(
+        lambda t: mlp_op.values(t, coords.double(), *told, "tf32"), leaf
+    )
+    moved = coords.double().requires_grad_()
+    with pytest.raises(NotImplementedError, match="coordinates"):
+        mlp_op.values(leaf, moved, *told, "tf32").sum().backward()
+
+
+@pytest.fixture
+def _kernels_wanted(monkeypatch):
+    """Let kernels serve CPU tensors, as the interpreter can."""
+    for module in (front, mlp_op):
+        monkeypatch.setattr(module, "kernels_serve", lambda _: True)
+
+
+@pytest.mark.usefixtures("_kernels_wanted")
+@pytest.mark.parametrize("hidden", [48, 144])
+def test_the_engine_of_a_fit_equals_the_plain_one(hidden):
+    spec = NetworkSpec(hidden=hidden, layers=2)
+    theta, coords, _ = problem(spec, 2, 40)
+    targets = torch.rand(2, 40, generator=torch.Generator().manual_seed(1))
+    share = torch.full((2, 40), 1 / 40)
+    share[1, 30:] = 0  # of a neighbour with fewer points
+
+    engine = siren_gradient(spec, theta=theta, tile=40, precision="float32")
+    losses = engine(coords, targets, cross_entropy, share)
+
+    plain = SirenGradient(spec, theta=theta, tile=40)
+    assert isinstance(engine, FusedGradient)
+    torch.testing.assert_close(losses, plain(coords, targets, cross_entropy, share))
+    close(engine.grad, plain.grad, 1e-5)
+    assert [w.shape for w in engine.grad_w] == [w.shape for w in plain.grad_w]
+    close(engine.grad_w[1], plain.grad_w[1], 1e-5)
+
+
+@pytest.mark.usefixtures("_kernels_wanted")
+@pytest.mark.parametrize("spec", [SIREN, NERF, CASES["wide"][1]])
+def test_values_are_differentiable_through_the_kernels(spec):
+    theta, coords, slopes = problem(spec, 1, 20)
+    leaf = theta.clone().requires_grad_()
+
+    values = field_values(leaf, coords, spec)
+    values.backward(slopes)
+
+    close(values.detach(), field_values_twin(theta, coords, spec), 1e-5)
+    close(leaf.grad, field_gradient_twin(theta, coords, slopes, spec), 1e-5)
