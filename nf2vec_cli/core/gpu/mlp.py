@@ -25,9 +25,9 @@ SHARES = 16  # copies of an object's gradient at most; by M alone: no result dep
 
 WIDEST = 128  # units of a layer: a tile of it, and the gradient of its matrix, fit into registers
 WARPS = 8
-# points of a tile: the largest without spilt registers on sm_80, whose products want most of them
+# points of a tile: the largest that spill no registers on sm_80, sm_90 and sm_100
 TILES = {"bfloat16": 64, "tf32": 64, "float32": 32}
-TILES_DOWN = {"bfloat16": 64, "tf32": 16, "float32": 16}  # gradients of more than 64 units
+TILES_DOWN = {"bfloat16": 32, "tf32": 16, "float32": 16}  # gradients of more than 64 units
 STAGES = {"forward": 2, "backward": 1}  # 2: the next layer's matrix is fetched meanwhile
 BLOCK = 1024  # numbers of a program that adds up
 # how `tl.dot` is told; three products of tf32 are as exact as one of fp32
@@ -186,17 +186,14 @@ def backward_kernel(
         for above in range(1, L):
             layer = L - above
             place = first + (layer - 1) * H * (H + BIASES)
+            if BIASES:
+                add(grad + place + H * H + unit, tl.sum(back, 0), real)
             kept = ascend(
                 coords, theta, matrices, row, alive, layer - 1,
                 H, HP, OMEGA, OCTAVES, KP, BIASES, PRECISION, TILE,
             )  # fmt: skip
-            if BIASES:
-                add(grad + place + H * H + unit, tl.sum(back, 0), real)
-            add(
-                grad + place + unit[:, None] * H + unit[None, :],
-                product(tl.trans(back), response(kept, OMEGA), PRECISION),
-                square,
-            )
+            more = product(tl.trans(back), response(kept, OMEGA), PRECISION)
+            add(grad + place + unit[:, None] * H + unit[None, :], more, square)
             w = tl.load(matrices + (layer - 1) * HP * HP + unit[:, None] * HP + unit[None, :])
             back = sloped(product(back, w, PRECISION), kept, OMEGA)
         if BIASES:
@@ -334,4 +331,13 @@ VARIANTS = [
     )
     for precision in precisions
     for way in ("forward", "backward")
+]
+VARIANTS += [
+    Variant(
+        "total",
+        total_kernel,
+        {"partial": "*fp32", "total": "*fp32", "shares": "i32", "size": "i32"}
+        | {"BLOCK": "constexpr"},
+        {"BLOCK": BLOCK},
+    )
 ]

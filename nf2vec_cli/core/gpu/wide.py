@@ -8,6 +8,7 @@ traffic costs as much as the products.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -31,37 +32,44 @@ def product_kernel(
     """Multiply [M, K] by [K, N] for each object; `kept` lies as `c` does."""
     one = tl.program_id(1).to(tl.int64)
     across = tl.cdiv(N, TN)
-    row = (tl.program_id(0) // across) * TM + tl.arange(0, TM)
+    top = tl.program_id(0) // across * TM
+    row = tl.arange(0, TM)
     column = (tl.program_id(0) % across) * TN + tl.arange(0, TN)
     inner = tl.arange(0, TK)
-    # rows of a batch of points may lie beyond 2^31 numbers
-    at_a = a + one * a_one + row.to(tl.int64)[:, None] * a_row + inner[None, :] * a_column
+    # rows of a batch of points may lie beyond 2^31 numbers, those of a tile do not
+    a += one * a_one + top.to(tl.int64) * a_row
+    at_a = a + row[:, None] * a_row + inner[None, :] * a_column
     at_b = b + one * b_one + inner[:, None] * b_row + column[None, :] * b_column
+    corner = one * c_one + top.to(tl.int64) * c_row
+    place = row[:, None] * c_row + column[None, :]
     found = tl.zeros([TM, TN], tl.float32)
     for start in range(0, K, TK):
-        left = (row < M)[:, None] & (start + inner < K)[None, :]
+        left = (top + row < M)[:, None] & (start + inner < K)[None, :]
         right = (start + inner < K)[:, None] & (column < N)[None, :]
         found += product(
             tl.load(at_a, mask=left, other=0.0), tl.load(at_b, mask=right, other=0.0), PRECISION
         )
         at_a += TK * a_column
         at_b += TK * b_row
-    inside = (row < M)[:, None] & (column < N)[None, :]
-    place = one * c_one + row.to(tl.int64)[:, None] * c_row + column[None, :]
+    inside = (top + row < M)[:, None] & (column < N)[None, :]
     if BIASES:
         found += tl.load(bias + one * bias_one + column, mask=column < N, other=0.0)[None, :]
     if THEN == 1:
         found = kept_of(found, OMEGA)
         if KEEP:
-            tl.store(kept + place, found, mask=inside)
+            tl.store(kept + corner + place, found, mask=inside)
         found = response(found, OMEGA)
     if THEN == 2:
-        found = sloped(found, tl.load(kept + place, mask=inside, other=0.0), OMEGA)
-    tl.store(c + place, found, mask=inside)
+        found = sloped(found, tl.load(kept + corner + place, mask=inside, other=0.0), OMEGA)
+    tl.store(c + corner + place, found, mask=inside)
 
 
-TILE = (128, 128, 32, 8)  # rows, columns, inner, warps
+# rows, columns; fewer where phases are read besides
+TILES = {PLAIN: (128, 128), LAYER: (128, 128), SLOPED: (128, 64)}
+INNER = 32
+WARPS = 8
 STAGES = 3
+WIDTH = 512  # of what is compiled ahead
 
 
 @dataclass
@@ -151,8 +159,7 @@ def multiply(
     (batch, rows, inner), columns = a.shape, b.shape[2]
     if not out.numel():
         return
-    tm, tn, tk, warps = TILE
-    tm, tn = min(tm, block(rows)), min(tn, block(columns))
+    tm, tn = (min(*most) for most in zip(TILES[then], map(block, (rows, columns)), strict=True))
     product_kernel[(triton.cdiv(rows, tm) * triton.cdiv(columns, tn), batch)](
         a, b, out, out if bias is None else bias, out if kept is None else kept,
         rows, columns, inner, *a.stride(), *b.stride(), *out.stride()[:2],
@@ -160,7 +167,7 @@ def multiply(
         PRECISION="ieee" if exact else DOT[precision],
         OMEGA=float(spec.omega) if spec.activation == "sine" else 0.0,
         THEN=then, BIASES=bias is not None, KEEP=kept is not None,
-        TM=tm, TN=tn, TK=min(tk, block(inner)), num_warps=warps, num_stages=STAGES,
+        TM=tm, TN=tn, TK=min(INNER, block(inner)), num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
 
 
@@ -176,13 +183,16 @@ def _aligned(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _variant(precision: str, then: int) -> Variant:
     low = "*bf16" if precision == "bfloat16" else "*fp32"
-    tm, tn, tk, warps = TILE
-    # the steps to a neighbour, as `values` and `gradient` lay the operands
-    near = {PLAIN: ("a_row", "b_column"), LAYER: ("a_column", "b_row")}
-    chosen = {
-        **dict.fromkeys(near.get(then, ("a_column", "b_column")), 1),
+    # steps as `values` and `gradient` lay the operands; a launch finds out what they divide by
+    near, far = {
+        PLAIN: (("a_row", "b_column"), ("a_column", "b_row", "M", "N")),
+        LAYER: (("a_column", "b_row"), ("a_row", "b_column", "K", "N")),
+        SLOPED: (("a_column", "b_column"), ("a_row", "b_row", "K", "N")),
+    }[then]
+    chosen: dict[str, Any] = {
+        **dict.fromkeys(near, 1), **dict.fromkeys((*far, "c_row"), WIDTH),
         "OMEGA": 30.0, "THEN": then, "BIASES": then == LAYER, "KEEP": then != PLAIN,
-        "PRECISION": DOT[precision], "TM": tm, "TN": tn, "TK": tk,
+        "PRECISION": DOT[precision], "TM": TILES[then][0], "TN": TILES[then][1], "TK": INNER,
     }  # fmt: skip
     kinds = {"a": low, "b": low, "c": "*fp32" if then == PLAIN else low}
     kinds |= {"bias": "*fp32", "kept": "*fp32"}
@@ -191,7 +201,7 @@ def _variant(precision: str, then: int) -> Variant:
         for name in product_kernel.arg_names
     }
     name = ("product", "sine", "cosine")[then]
-    return Variant(f"wide_{name}_{precision}", product_kernel, signature, chosen, warps, STAGES)
+    return Variant(f"wide_{name}_{precision}", product_kernel, signature, chosen, WARPS, STAGES)
 
 
 VARIANTS = [_variant(p, then) for p in ("tf32", "bfloat16") for then in (PLAIN, LAYER, SLOPED)]
