@@ -43,6 +43,9 @@ class FitConfig(StrictModel):
         2, description="Iterations that make Muon's step orthogonal."
     )
     decay: Literal["linear", "none"] = Field("linear", description="Step size over the steps.")
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "tf32", description="Of products on a GPU; sums are float32. On a CPU both are."
+    )
     seed: NonNegativeInt = Field(0, description="Seed; each object's own is derived from its id.")
 
     target_error: float = Field(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from nf2vec_cli.core.kernels import kernels_serve
 from nf2vec_cli.core.sine import sin_, sincos_
 
 # a product with so few columns is 12 times faster on a CPU when its transpose is computed
@@ -23,6 +26,50 @@ class Layers(Protocol):
 
     @property
     def shapes(self) -> list[tuple[int, int]]: ...
+
+
+class Network(Layers, Protocol):
+    """What kernels must know besides: `models.network.NetworkSpec` is one.
+
+    activation: "sine", or "relu" on coordinates that are coded by `octaves` frequencies.
+    """
+
+    @property
+    def hidden(self) -> int: ...
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    @property
+    def activation(self) -> str: ...
+
+    @property
+    def octaves(self) -> int: ...
+
+    @property
+    def biases(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A network as an op is told of it: a `Network`."""
+
+    hidden: int
+    layers: int
+    outputs: int
+    omega: float
+    activation: str
+    octaves: int
+    biases: bool
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(outputs, inputs) of each linear layer, first to last."""
+        first = 6 * self.octaves if self.octaves else 3
+        return [(o, i) for i, o in pairwise([first, *[self.hidden] * self.layers, self.outputs])]
 
 
 def siren_forward(
@@ -76,6 +123,65 @@ def relu_forward(
     return torch.baddbmm(biases[-1].unsqueeze(1), h, weights[-1].mT)
 
 
+def field_values(
+    theta: Tensor,  # [B, P]
+    coords: Tensor,  # [B, M, 3]
+    spec: Network,
+    precision: str = "float32",
+) -> Tensor:  # [B, M, V]
+    """Evaluate B fields of any kind, each at its own points; differentiable in theta.
+
+    precision: of products, where a kernel computes them: "float32", "tf32" or "bfloat16". Sums are
+    float32 in all of them.
+    """
+    if kernels_serve(theta):
+        # not on a CPU: the first call of an op takes two CPU seconds (it imports the compiler)
+        from nf2vec_cli.core.mlp_op import values
+
+        found: Tensor = values(theta, coords, *facts(spec), precision)
+        return found
+    return field_values_twin(theta, coords, spec)
+
+
+def field_values_twin(theta: Tensor, coords: Tensor, spec: Network) -> Tensor:
+    """Do what `field_values` does in plain PyTorch: [B, P], [B, M, 3] -> [B, M, V]."""
+    weights, biases = views(theta, spec.shapes, spec.biases)
+    if spec.activation == "sine":
+        return siren_forward(weights, biases, coords, spec.omega)
+    return relu_forward(weights, biases, frequencies(coords, spec.octaves))
+
+
+def field_gradient_twin(
+    theta: Tensor,  # [B, P]
+    coords: Tensor,  # [B, M, 3]
+    slopes: Tensor,  # [B, M, V]
+    spec: Network,
+) -> Tensor:  # [B, P]
+    """Give the gradient of a loss to theta from its slope to `field_values`; plain PyTorch."""
+    sine = spec.activation == "sine"
+    weights, biases = views(theta, spec.shapes, spec.biases)
+    inputs = [coords if sine else frequencies(coords, spec.octaves)]
+    sums = []
+    for w, b in zip(weights[:-1], biases[:-1], strict=True):
+        z = torch.baddbmm(b.unsqueeze(1), inputs[-1], w.mT)
+        sums.append(z)
+        inputs.append((spec.omega * z).sin() if sine else z.relu())
+    grads, back = [], slopes
+    for layer in range(spec.layers, -1, -1):
+        grads += [back.sum(1)] * spec.biases + [(back.mT @ inputs[layer]).flatten(1)]
+        if layer:
+            z = sums[layer - 1]
+            slope = spec.omega * (spec.omega * z).cos() if sine else (z > 0).to(z)
+            back = (back @ weights[layer]) * slope
+    return torch.cat(grads[::-1], 1)
+
+
+def facts(spec: Network) -> tuple[int, int, int, float, str, int, bool]:
+    """Give a network's sizes as an op takes them: the arguments of `Sizes`."""
+    kind = spec.activation, spec.octaves, spec.biases
+    return spec.hidden, spec.layers, spec.outputs, spec.omega, *kind
+
+
 def siren_values(
     weights: list[Tensor],  # one a layer: [H_out, H_in]
     biases: list[Tensor],  # one a layer: [H_out]
@@ -126,6 +232,36 @@ def siren_values_and_slopes(
     return out, slopes
 
 
+class Gradient(Protocol):
+    """The engine of a fit: losses and weight gradients of B fields with one output."""
+
+    grad: Tensor
+    weights: list[Tensor]
+    grad_w: list[Tensor]
+
+    def __call__(
+        self, coords: Tensor, targets: Tensor, loss: PointLoss, share: Tensor
+    ) -> Tensor: ...
+
+
+def siren_gradient(
+    spec: Network,
+    *,
+    theta: Tensor,  # [B, P]
+    tile: int,
+    precision: str = "tf32",
+) -> Gradient:
+    """Choose the engine for parameters: kernels where they serve, else `SirenGradient`.
+
+    tile: points at a time, without kernels; precision: of products, by kernels.
+    """
+    if kernels_serve(theta):
+        from nf2vec_cli.core.gpu.engine import FusedGradient
+
+        return FusedGradient(spec, theta=theta, precision=precision)
+    return SirenGradient(spec, theta=theta, tile=tile)
+
+
 class SirenGradient:
     """Loss and weight gradients of B sine networks, into buffers that are allocated once.
 
@@ -145,8 +281,8 @@ class SirenGradient:
         batch = len(theta)
         self.omega = spec.omega
         self.grad = torch.zeros_like(theta)
-        self.weights, self.biases = _views(theta, spec.shapes)
-        self.grad_w, self.grad_b = _views(self.grad, spec.shapes)
+        self.weights, self.biases = views(theta, spec.shapes)
+        self.grad_w, self.grad_b = views(self.grad, spec.shapes)
         hidden = [out for out, _ in spec.shapes[:-1]]
         self.tile = tile
         self._sin = [theta.new_empty(batch, tile, h) for h in hidden]
@@ -212,12 +348,16 @@ class SirenGradient:
         return (each * share).sum(1)
 
 
-def _views(flat: Tensor, shapes: list[tuple[int, int]]) -> tuple[list[Tensor], list[Tensor]]:
+def views(
+    flat: Tensor, shapes: list[tuple[int, int]], present: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
+    """View flat parameters as weights and biases; biases that are not present are zeros."""
     weights, biases, at = [], [], 0
     for out, into in shapes:
-        weights.append(flat[:, at : at + out * into].view(-1, out, into))
-        biases.append(flat[:, at + out * into : at + out * into + out])
-        at += out * (into + 1)
+        weights.append(flat[:, at : at + out * into].unflatten(1, (out, into)))
+        at += out * into
+        biases.append(flat[:, at : at + out] if present else flat.new_zeros(len(flat), out))
+        at += out * present
     return weights, biases
 
 

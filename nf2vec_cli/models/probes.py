@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from nf2vec_cli.core.device import quick_products
-from nf2vec_cli.core.mlp import siren_values
+from nf2vec_cli.core.kernels import kernels_serve
+from nf2vec_cli.core.mlp import field_values, siren_values
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 
 CELLS = 4  # steps of a histogram along an axis; its cells are two steps wide, 5 along an axis
@@ -48,8 +49,11 @@ def moved(points: Tensor, count: int, generator: torch.Generator) -> Tensor:  # 
 def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
     """Give the raw outputs of B fields, [B, P], each at its own points, [B, M, 3] -> [B, M].
 
-    One after the other: on a CPU that beats a batched product, and none depends on the others.
+    Without kernels one after the other: on a CPU that beats a batched product. None depends on the
+    others.
     """
+    if kernels_serve(theta):
+        return field_values(theta, coords, spec)[..., 0]
     found = coords.new_empty(coords.shape[:2])
     weights, biases = split_theta(theta, spec)
     for one in range(len(theta)):

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.capture import Repeated
-from nf2vec_cli.core.mlp import SirenGradient, siren_forward
+from nf2vec_cli.core.mlp import Gradient, field_values, siren_gradient
 from nf2vec_cli.core.optimiser import Adam, Muon
 from nf2vec_cli.fields.field import Field
 from nf2vec_cli.fields.pool import Pool, draw_stratified, draw_uniform
-from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.models.network import NetworkSpec
 
 # points of one tile of work: larger ones leave the cache of a CPU (measured at H = 128 and 512)
 TILE = {"cpu": 1_250}
@@ -107,7 +107,9 @@ class _Batch:
         self.done, self.taken = np.zeros(size, np.int64), torch.zeros_like(self.draws[0, :, 0])
         self.places = torch.arange(size, device=device)
         tile = TILE.get(device.type, config.points)
-        self.engine = SirenGradient(self.spec, theta=self.theta, tile=tile)
+        self.engine = siren_gradient(
+            self.spec, theta=self.theta, tile=tile, precision=config.precision
+        )
         self.stepper = _Stepper(self.theta, self.engine, self.spec, config)
         self.loss = field.point_loss(config)
         self.stride = steps_of_a_graph(config) if graphs else 1
@@ -156,8 +158,8 @@ class _Batch:
         if not self.config.target_error or self.done[place] % CHECK_EVERY:
             return False
         some = self.checked[place]
-        weights, biases = split_theta(self.theta[place : place + 1], self.spec)
-        outputs = siren_forward(weights, biases, self.coords[place, some][None], self.spec.omega)
+        theta, points = self.theta[place : place + 1], self.coords[place, some][None]
+        outputs = field_values(theta, points, self.spec, self.config.precision)
         found = self.field.read_back(outputs[0, :, 0])
         error = (found - self.values[place, some]).abs().mean()
         return bool(error <= self.config.target_error)
@@ -188,7 +190,7 @@ class _Stepper:
     """The optimiser that the configuration names, over flat parameters [B, P]."""
 
     def __init__(
-        self, theta: Tensor, engine: SirenGradient, spec: NetworkSpec, config: FitConfig
+        self, theta: Tensor, engine: Gradient, spec: NetworkSpec, config: FitConfig
     ) -> None:
         self.engine, self.config = engine, config
         self.muon: Muon | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.composite import composite, sum_before
 from nf2vec_cli.core.march import Rays, Samples, at_cells
-from nf2vec_cli.core.mlp import frequencies, relu_forward
+from nf2vec_cli.core.mlp import field_values
 from nf2vec_cli.core.optimiser import Adam, Muon
 from nf2vec_cli.core.render import cell_densities
 from nf2vec_cli.fields.nerf import FOREGROUND, RayPool, first_of, radiance_of
@@ -132,11 +132,9 @@ class _Object:
         return -torch.expm1(-high * self.pool.samples.step) > OPAQUE
 
     def _density(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
-        weights, biases = split_theta(theta[None], self.spec)
-
         def density(points: Tensor) -> Tensor:
-            coded = frequencies(points, self.spec.octaves)
-            return radiance_of(relu_forward(weights, biases, coded[None])[0])[1]
+            found = field_values(theta[None], points[None], self.spec, self.config.precision)
+            return radiance_of(found[0])[1]
 
         return density
 
@@ -208,9 +206,8 @@ class _Fit:
         shares: Tensor,
         owner: Tensor,
     ) -> None:
-        weights, biases = split_theta(self.theta, self.spec)
-        coded = frequencies(points, self.spec.octaves)
-        rgb, density = radiance_of(relu_forward(weights, biases, coded))
+        found = field_values(self.theta, points, self.spec, self.config.precision)
+        rgb, density = radiance_of(found)
         seen = composite(
             rgb.flatten(0, 1),
             density.flatten(),
