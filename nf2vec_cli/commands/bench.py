@@ -253,6 +253,39 @@ def train(
     output.emit(rows, as_json=json)
 
 
+@app.command(epilog="Example: nf2vec bench kernels --kernel mlp --json > kernels.jsonl")
+def kernels(
+    kernel: Annotated[
+        list[str] | None, Option("--kernel", metavar="NAME", help="Kernel; may be repeated.")
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "tf32", "bfloat16"],
+        Option("--precision", help="Of products on a GPU; a CPU computes in float32."),
+    ] = "tf32",
+    compile_only: Annotated[
+        bool,
+        Option("--compile", help="Compile for sm_80, sm_90 and sm_100, which need not be here."),
+    ] = False,
+    device: DeviceOpt = "auto",
+    json: JsonOpt = False,
+) -> None:
+    """Time each kernel and its PyTorch twin at the paper's sizes, beside the floor of three GPUs.
+
+    Without a GPU, what the program runs on a CPU takes the kernel's place. Floors are computed from
+    datasheets. With --compile: registers, spills and shared memory; needs triton.
+    """
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.tasks.bench_kernels import bench_kernels, compiled_kernels
+
+    progress = open_progress(json=json)
+    rows = (
+        compiled_kernels(progress=progress)
+        if compile_only
+        else bench_kernels(device=device, precision=precision, only=kernel or (), progress=progress)
+    )
+    output.emit(rows, as_json=json)
+
+
 @app.command(epilog="Example: nf2vec bench retrieve --rows 100000 --numbers 256 --index ann")
 def retrieve(
     rows: Annotated[int, Option("--rows", min=1, help="Objects of the gallery.")] = 1_000_000,

@@ -41,7 +41,7 @@ def decode(
         coords: points in object space.
         octaves: of the coding.
         coding: "radians" (`fourier`, C = 3 + 6 octaves) or "turns" (`frequencies`, C = 6 octaves).
-        precision: of the kernel's products, "ieee" (float32), "tf32" or "bf16"; sums are float32.
+        precision: of the kernel's products, "float32", "tf32" or "bfloat16"; sums are float32.
     """
     if kernels_serve(coords):
         from nf2vec_cli.core.gpu.decode import decoded
@@ -79,7 +79,7 @@ def decode_twin(
     coords: Tensor,
     octaves: int,
     coding: str,
-    precision: str = "ieee",  # noqa: ARG001
+    precision: str = "float32",  # noqa: ARG001
 ) -> Tensor:
     """Compute the same in plain PyTorch."""
     coded = code(coords, octaves, coding)

@@ -22,10 +22,10 @@ def kernels_serve(x: Tensor) -> bool:
 
 
 def precision_of(x: Tensor) -> str:
-    """Name the products that PyTorch would make of it: "ieee" (float32), "tf32" or "bf16"."""
+    """Name the products that PyTorch would make of it: "float32", "tf32" or "bfloat16"."""
     if x.dtype == torch.bfloat16 or torch.is_autocast_enabled(x.device.type):
-        return "bf16"
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+        return "bfloat16"
+    return "float32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def ruled_out() -> bool:

@@ -27,7 +27,7 @@ def rows_pool(
         rows: R >= 1 rows of each of B objects.
         weight: of the layer, float32.
         bias: of the layer.
-        precision: of the kernel's products, "ieee" (float32), "tf32" or "bf16"; sums are float32.
+        precision: of the kernel's products, "float32", "tf32" or "bfloat16"; sums are float32.
 
     Returns:
         The maxima, in the precision of `weight`; NaN where a row gives it, as `torch.amax` has it.

@@ -20,7 +20,7 @@ def drawn(batch=2, points=7, coding="radians"):
         torch.stack([layer.bias for layer in layers]),
         *(decoder.last.weight, decoder.last.bias),
     ]
-    return [*(x.detach() for x in inputs), coords, 2, coding, "ieee"], decoder, z
+    return [*(x.detach() for x in inputs), coords, 2, coding, "float32"], decoder, z
 
 
 @pytest.mark.parametrize("coding", ["radians", "turns"])

@@ -15,7 +15,7 @@ def drawn(batch=2, rows=7, into=5, embedding=4):
 def test_it_is_the_maximum_over_rows_of_a_linear_layer():
     rows, weight, bias = drawn()
 
-    maxima, argmax = rows_pool(rows, weight, bias, "ieee")
+    maxima, argmax = rows_pool(rows, weight, bias, "float32")
 
     each = linear(rows, weight, bias)
     torch.testing.assert_close(maxima, each.amax(1))
@@ -23,23 +23,23 @@ def test_it_is_the_maximum_over_rows_of_a_linear_layer():
 
 
 def test_the_op_keeps_what_it_promises():
-    torch.library.opcheck(rows_pool, (*drawn(), "ieee"))
+    torch.library.opcheck(rows_pool, (*drawn(), "float32"))
 
 
 def test_gradients_are_right_in_double_precision():
     inputs = drawn()
 
-    assert torch.autograd.gradcheck(lambda *x: rows_pool(*x, "ieee")[0], inputs)
+    assert torch.autograd.gradcheck(lambda *x: rows_pool(*x, "float32")[0], inputs)
     assert torch.autograd.gradcheck(lambda *x: rows_pool_twin(*x)[0], inputs)
 
 
 def test_an_object_without_a_number_keeps_it_to_itself():
     rows, weight, bias = drawn(batch=3)
-    clean = rows_pool(rows, weight, bias, "ieee")[0]
+    clean = rows_pool(rows, weight, bias, "float32")[0]
     with torch.no_grad():
         rows[1, 2, 3] = torch.nan
 
-    maxima, argmax = rows_pool(rows, weight, bias, "ieee")
+    maxima, argmax = rows_pool(rows, weight, bias, "float32")
 
     assert maxima[1].isnan().all()
     assert argmax[1].eq(2).all()
@@ -49,7 +49,7 @@ def test_an_object_without_a_number_keeps_it_to_itself():
 def test_no_objects_give_no_embeddings():
     rows, weight, bias = drawn(batch=0)
 
-    maxima, argmax = rows_pool(rows, weight, bias, "ieee")
+    maxima, argmax = rows_pool(rows, weight, bias, "float32")
     maxima.sum().backward()
 
     assert maxima.shape == argmax.shape == (0, 4)

@@ -3,3 +3,6 @@
 They are imported only when a CUDA tensor arrives. Each module names its kernels at their default
 tiles in `VARIANTS`, which `ahead` compiles without a GPU.
 """
+
+# what `tl.dot` calls a precision of products; products of bfloat16 are what they are
+DOT = {"float32": "ieee", "tf32": "tf32", "bfloat16": "ieee"}

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nf2vec_cli.core.decode import code_width
+from nf2vec_cli.core.gpu import DOT
 from nf2vec_cli.core.gpu.ahead import Variant
 
 CODE = 32  # columns of the code are filled up to a multiple of this
@@ -47,9 +48,9 @@ class Tile:
 # 139 KB in bfloat16 and 279 KB in float32: 18 and 37 MB of the 50 MB of L2 cache of an H100 with
 # 132 multiprocessors. At 1,024 units in float32 it is 75 MB, more than that cache.
 TILES = {
-    "ieee": Tile(64, 128, 16, warps=8, stages=3),
+    "float32": Tile(64, 128, 16, warps=8, stages=3),
     "tf32": Tile(64, 128, 16, warps=8, stages=3),
-    "bf16": Tile(64, 256, 64, warps=8, stages=3),
+    "bfloat16": Tile(64, 256, 64, warps=8, stages=3),
 }
 
 
@@ -219,7 +220,7 @@ def decoded(
     batch, points, _ = coords.shape
     outputs, units = last_weight.shape
     tile = tile_of(units, precision)
-    operand = torch.bfloat16 if precision == "bf16" else torch.float32
+    operand = torch.bfloat16 if precision == "bfloat16" else torch.float32
     # zeros are added to no sum: sizes are filled up to whole blocks
     width = -(-of_code.shape[2] // CODE) * CODE
     more = -units % tile.block_n
@@ -247,7 +248,7 @@ def decoded(
         width,
         octaves,
         coding == "turns",
-        "ieee" if precision == "bf16" else precision,
+        DOT[precision],
         **tile.blocks,
         block_c=CODE,
         block_v=block_v,
@@ -279,13 +280,16 @@ def _variants() -> Iterator[Variant]:
         ("radiance", 1024, 24, "turns"),
     ):
         for precision in TILES:
-            tile, operand = tile_of(units, precision), "*bf16" if precision == "bf16" else "*fp32"
+            tile, operand = (
+                tile_of(units, precision),
+                "*bf16" if precision == "bfloat16" else "*fp32",
+            )
             constants = {
                 "hidden": units,
                 "width": -(-code_width(octaves, coding) // CODE) * CODE,
                 "octaves": octaves,
                 "turns": coding == "turns",
-                "precision": "ieee" if precision == "bf16" else precision,
+                "precision": DOT[precision],
                 **tile.blocks,
                 "block_c": CODE,
                 "block_v": 16,

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import DOT
 from nf2vec_cli.core.gpu.ahead import Variant
 
 
@@ -33,9 +34,9 @@ class Tile:
 
 
 TILES = {
-    "ieee": Tile(128, 64, 16, warps=8, stages=3),
+    "float32": Tile(128, 64, 16, warps=8, stages=3),
     "tf32": Tile(128, 128, 32, warps=8, stages=3),
-    "bf16": Tile(128, 128, 64, warps=8, stages=3),
+    "bfloat16": Tile(128, 128, 64, warps=8, stages=3),
 }
 
 
@@ -133,7 +134,7 @@ def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Te
     tiles = triton.cdiv(count, tile.block_r)
     maxima = torch.empty(batch, tiles, len(weight), device=rows.device)
     argmax = torch.empty_like(maxima, dtype=torch.int32)
-    operand = torch.bfloat16 if precision == "bf16" else torch.float32
+    operand = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if batch:
         _pool[triton.cdiv(len(weight), tile.block_e), tiles, batch](
             rows.contiguous(),
@@ -143,7 +144,7 @@ def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Te
             count,
             len(weight),
             into,
-            _input_precision(precision),
+            DOT[precision],
             **tile.constants,
             num_warps=tile.warps,
             num_stages=tile.stages,
@@ -204,21 +205,17 @@ def block_of(into: int) -> int:
     return min(1024, int(triton.next_power_of_2(into)))
 
 
-def _input_precision(precision: str) -> str:
-    return "ieee" if precision == "bf16" else precision  # of products of float32 alone
-
-
 def _variants(size: str, into: int) -> Iterator[Variant]:
     block = block_of(into)
     for precision, tile in TILES.items():
-        operand = "*bf16" if precision == "bf16" else "*fp32"
+        operand = "*bf16" if precision == "bfloat16" else "*fp32"
         yield Variant(
             f"rows_pool {size} {precision}",
             _pool,
             {"rows": operand, "weight": operand, "maxima": "*fp32", "argmax": "*i32"}
             | {"count": "i32", "embedding": "i32", "into": "constexpr", "precision": "constexpr"}
             | dict.fromkeys(tile.constants, "constexpr"),
-            {"into": into, "precision": _input_precision(precision), **tile.constants},
+            {"into": into, "precision": DOT[precision], **tile.constants},
             tile.warps,
             tile.stages,
         )

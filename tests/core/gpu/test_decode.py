@@ -33,9 +33,9 @@ def drawn(batch=2, points=70, units=20, outputs=3, octaves=4, coding="radians", 
 @pytest.mark.parametrize(
     ("precision", "sizes"),
     [
-        ("ieee", {"batch": 3}),
-        ("ieee", {"batch": 1, "points": 64, "units": 128, "outputs": 1, "octaves": 10}),
-        ("ieee", {"batch": 1, "points": 257, "coding": "turns", "octaves": 6}),
+        ("float32", {"batch": 3}),
+        ("float32", {"batch": 1, "points": 64, "units": 128, "outputs": 1, "octaves": 10}),
+        ("float32", {"batch": 1, "points": 257, "coding": "turns", "octaves": 6}),
         ("tf32", {"batch": 1, "points": 1, "units": 130, "octaves": 1}),
         ("tf32", {"batch": 1, "coding": "turns", "octaves": 24, "outputs": 17}),
     ],
@@ -54,7 +54,7 @@ def test_products_may_be_of_bfloat16():
     inputs = drawn(units=64)
     wanted = decode_twin(*inputs)
 
-    found = decoded(*inputs, "bf16")
+    found = decoded(*inputs, "bfloat16")
 
     with torch.autocast("cpu", torch.bfloat16):
         plain = decode_twin(*inputs).float()
@@ -81,18 +81,18 @@ def test_points_are_coded_to_single_precision(coding, octaves):
         torch.zeros(width),
     )
 
-    found = decoded(*layers, coords, octaves, coding, "ieee")
+    found = decoded(*layers, coords, octaves, coding, "float32")
 
     assert (found - wanted).abs().max() < 2e-6
 
 
 def test_nan_stays_at_its_point_and_in_its_object():
     inputs = drawn(batch=3)
-    clean = decoded(*inputs, "ieee")
+    clean = decoded(*inputs, "float32")
     inputs[6][0, 5, 1] = torch.nan
     inputs[0][1, 2, 3] = torch.nan  # of the skip's second object
 
-    found = decoded(*inputs, "ieee")
+    found = decoded(*inputs, "float32")
 
     wrong = torch.zeros(3, 70, dtype=torch.bool)
     wrong[0, 5], wrong[2] = True, True
@@ -102,7 +102,7 @@ def test_nan_stays_at_its_point_and_in_its_object():
 
 @pytest.mark.parametrize(("batch", "points"), [(0, 5), (2, 0)])
 def test_no_points_give_no_values(batch, points):
-    found = decoded(*drawn(batch=batch, points=points), "ieee")
+    found = decoded(*drawn(batch=batch, points=points), "float32")
 
     assert found.shape == (batch, points, 3)
 
@@ -114,7 +114,7 @@ def test_input_need_not_be_contiguous():
     ]
     assert not turned[6].is_contiguous()
 
-    assert torch.equal(decoded(*turned, "ieee"), decoded(*inputs, "ieee"))
+    assert torch.equal(decoded(*turned, "float32"), decoded(*inputs, "float32"))
 
 
 @pytest.mark.parametrize("coding", ["radians", "turns"])

@@ -23,7 +23,7 @@ def exact(x):
     return x.bfloat16().float()
 
 
-@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
 @pytest.mark.parametrize("sizes", [(2, 150, 40, 70), (1, 1, 8, 3), (3, 128, 64, 64)])
 def test_maxima_and_their_rows_are_the_twins(sizes, precision):
     x, weight, bias = drawn(*sizes)
@@ -39,8 +39,8 @@ def test_maxima_and_their_rows_are_the_twins(sizes, precision):
 def test_products_may_be_of_bfloat16():
     x, weight, bias = drawn()
 
-    maxima, _ = pool(x.bfloat16(), weight, bias, "bf16")
-    same, rows = pool(exact(x), exact(weight), bias, "bf16")
+    maxima, _ = pool(x.bfloat16(), weight, bias, "bfloat16")
+    same, rows = pool(exact(x), exact(weight), bias, "bfloat16")
 
     torch.testing.assert_close(maxima, rows_pool_twin(x, weight, bias)[0], rtol=1e-2, atol=1e-2)
     assert maxima.dtype == weight.dtype
@@ -72,7 +72,7 @@ def test_gradients_are_the_twins(precision):
 def test_rows_that_fill_up_a_tile_count_for_nothing():
     x, weight, bias = drawn(batch=1, rows=3)
 
-    found = pool(-x.abs(), weight.abs(), bias, "ieee")  # all products are below 0
+    found = pool(-x.abs(), weight.abs(), bias, "float32")  # all products are below 0
 
     wanted = rows_pool_twin(-x.abs(), weight.abs(), bias)
     torch.testing.assert_close(found[0], wanted[0])
@@ -83,7 +83,7 @@ def test_of_equal_rows_the_first_counts():
     x, weight, bias = (i.mul(8).round() for i in drawn(rows=4))  # sums of integers are exact
     x = x.repeat(1, 50, 1)  # the same four rows again and again, within tiles and across them
 
-    _, rows = pool(x, weight, bias, "ieee")
+    _, rows = pool(x, weight, bias, "float32")
 
     assert rows.max() == 3
     assert torch.equal(rows, rows_pool_twin(x, weight, bias)[1])
@@ -91,10 +91,10 @@ def test_of_equal_rows_the_first_counts():
 
 def test_nan_stays_in_its_object_and_names_its_row():
     x, weight, bias = drawn(batch=3)
-    clean = pool(x, weight, bias, "ieee")
+    clean = pool(x, weight, bias, "float32")
     x[1, 140, 7] = torch.nan
 
-    maxima, rows = pool(x, weight, bias, "ieee")
+    maxima, rows = pool(x, weight, bias, "float32")
 
     assert maxima[1].isnan().all()
     assert rows[1].eq(140).all()
@@ -105,7 +105,7 @@ def test_nan_stays_in_its_object_and_names_its_row():
 def test_no_objects_give_no_embeddings():
     x, weight, bias = drawn(batch=0)
 
-    maxima, rows = pool(x, weight, bias, "ieee")
+    maxima, rows = pool(x, weight, bias, "float32")
 
     assert maxima.shape == rows.shape == (0, 70)
     assert grad_to_rows(maxima, rows, x, weight).shape == x.shape
@@ -117,9 +117,9 @@ def test_input_need_not_be_contiguous():
     turned, across = x.mT.contiguous().mT, weight.T.contiguous().T
     assert not turned.is_contiguous()
 
-    found = pool(turned, across, bias, "ieee")
+    found = pool(turned, across, bias, "float32")
 
-    for one, wanted in zip(found, pool(x, weight, bias, "ieee"), strict=True):
+    for one, wanted in zip(found, pool(x, weight, bias, "float32"), strict=True):
         assert torch.equal(one, wanted)
 
 
