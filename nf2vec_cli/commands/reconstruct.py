@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import JobsOpt, JsonOpt, SourcesOpt, StoreArg
+from nf2vec_cli.commands.options import DeviceOpt, JobsOpt, JsonOpt, SourcesOpt, StoreArg
 from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import PartialFailure
 
@@ -132,6 +132,7 @@ def reconstruct(
     background: BackgroundOpt = None,
     camera: CameraOpt = None,
     renderer: RendererOpt = "auto",
+    device: DeviceOpt = "auto",
     jobs: JobsOpt = 0,
     json: JsonOpt = False,
 ) -> None:
@@ -180,6 +181,7 @@ def reconstruct(
             origin=origin,
             encoder=encoder,
             renderer=renderer,
+            device=device,
             jobs=jobs,
             progress=open_progress(json=json),
         ):

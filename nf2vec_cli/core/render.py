@@ -76,16 +76,18 @@ def render(
     background: Tensor,
     backend: str = "auto",
 ) -> Rendered:
-    """Render rays through one field, without gradients.
+    """Render rays through one field, without gradients; on the grid's device.
 
     Args:
         radiance: colours and densities at points.
-        rays: R rays.
+        rays: R rays, on any device: what they see comes there.
         grid: [G, G, G] bool, cells that may hold something.
         samples: of the cube's diagonal.
         background: [3] or [R, 3], seen where nothing is.
         backend: of `composite`.
     """
+    asked, there = rays.origins.device, grid.device
+    rays = Rays(rays.origins.to(there), rays.directions.to(there))
     with torch.no_grad():
         found = march(rays, grid, samples)
         points = found.points(rays)
@@ -97,8 +99,9 @@ def render(
         seen = composite(
             colours, density, found.depths(), found.step, found.ray, len(rays), backend=backend
         )
-        colour = seen.colour + (1 - seen.opacity[:, None]) * background
-        return Rendered(colour, seen.opacity, seen.depth / seen.opacity.clamp_min(1e-6))
+        colour = seen.colour + (1 - seen.opacity[:, None]) * background.to(there)
+        depth = seen.depth / seen.opacity.clamp_min(1e-6)
+        return Rendered(*(part.to(asked) for part in (colour, seen.opacity, depth)))
 
 
 def cell_densities(

@@ -37,10 +37,11 @@ class DecodedRadiance:
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
         """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""
-        tile = TILE[points.device.type]
-        parts = [self.decoder(self.z, part[None])[0] for part in points.split(tile)]
-        raw = torch.cat(parts) if parts else points.new_empty(0, 4)
-        return radiance_of(raw)
+        here = points.to(self.z.device)
+        parts = [self.decoder(self.z, part[None])[0] for part in here.split(TILE[here.device.type])]
+        raw = torch.cat(parts) if parts else here.new_empty(0, 4)
+        colour, density = radiance_of(raw)
+        return colour.to(points.device), density.to(points.device)
 
     @cached_property
     def grid(self) -> Tensor:

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nf2vec_cli.core.mlp import siren_values, siren_values_and_slopes
+from nf2vec_cli.core.kernels import kernels_serve
+from nf2vec_cli.core.mlp import field_values, siren_values, siren_values_and_slopes
 from nf2vec_cli.fields.field import Field, field_of
 from nf2vec_cli.fields.pool import CLIP
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.models.transform import Affine, transform_fields
 
 Floats = NDArray[np.float32]
+CPU = torch.device("cpu")
 
 
 class Askable(Protocol):
@@ -32,11 +34,17 @@ class FieldFunction:
     """A field that can be asked: theta [P] of a kind, with values in the unit of object space.
 
     A field that is moved by `move` says distances in its old unit; they are scaled by the least
-    factor of the move, which is exact for similarities, and never too large for others.
+    factor of the move, which is exact for similarities, and never too large for others. It is asked
+    from the CPU, whatever device it computes on.
     """
 
     def __init__(
-        self, theta: Floats, spec: NetworkSpec, kind: str, move: Affine | None = None
+        self,
+        theta: Floats,
+        spec: NetworkSpec,
+        kind: str,
+        move: Affine | None = None,
+        device: torch.device = CPU,
     ) -> None:
         field: Field = field_of(kind)
         flat = torch.from_numpy(theta)[None]
@@ -46,24 +54,29 @@ class FieldFunction:
             flat = transform_fields(flat, spec, linear, shift)
             if kind != "occ":
                 self.factor = float(move.stretches[-1])
-        weights, biases = split_theta(flat, spec)
+        self.theta, self.spec = flat.to(device), spec
+        weights, biases = split_theta(self.theta, spec)
         self.weights, self.biases = [w[0] for w in weights], [b[0] for b in biases]
-        self.omega, self.read_back = spec.omega, field.read_back
+        self.read_back = field.read_back
         self.reach = CLIP * self.factor
 
     def values(self, coords: Floats) -> Floats:  # [M, 3] -> [M]
         """Say what the field is at points of object space."""
-        raw = siren_values(self.weights, self.biases, torch.from_numpy(coords), self.omega)
-        found: Floats = self.read_back(raw[:, 0]).numpy() * np.float32(self.factor)
+        at = torch.from_numpy(coords).to(self.theta.device)
+        if kernels_serve(self.theta):
+            raw = field_values(self.theta, at[None], self.spec)[0]
+        else:
+            raw = siren_values(self.weights, self.biases, at, self.spec.omega)
+        found: Floats = self.read_back(raw[:, 0]).cpu().numpy() * np.float32(self.factor)
         return found
 
     def slopes(self, coords: Floats) -> tuple[Floats, Floats]:  # [M, 3] -> [M], [M, 3]
         """Say what the field is, and how it changes along each axis."""
-        raw, slopes = siren_values_and_slopes(
-            self.weights, self.biases, torch.from_numpy(coords), self.omega
-        )
+        at = torch.from_numpy(coords).to(self.theta.device)
+        raw, slopes = siren_values_and_slopes(self.weights, self.biases, at, self.spec.omega)
         outputs = raw[:, 0].requires_grad_()
         values = self.read_back(outputs)
         (outer,) = torch.autograd.grad(values.sum(), outputs)
         factor = np.float32(self.factor)
-        return values.detach().numpy() * factor, (outer[:, None] * slopes).numpy() * factor
+        moved = (outer[:, None] * slopes).cpu().numpy() * factor
+        return values.detach().cpu().numpy() * factor, moved

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
 from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.network import NetworkSpec
@@ -23,7 +24,7 @@ from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
 from nf2vec_cli.tasks.encoders import open_encoder
-from nf2vec_cli.tasks.field_function import FieldFunction
+from nf2vec_cli.tasks.field_function import CPU, FieldFunction
 from nf2vec_cli.tasks.radiance_field import RadianceField
 from nf2vec_cli.tasks.rebuild import Shown
 from nf2vec_cli.tasks.reconstruct_object import frame_of
@@ -55,6 +56,7 @@ def open_fields(
     encoder: str | None = None,
     move: Affine | None = None,
     renderer: str = "auto",
+    device: str = "cpu",
 ) -> Fields:
     """Open the fields of a store.
 
@@ -64,25 +66,28 @@ def open_fields(
         encoder: whose embeddings, as `open_encoder` takes it; None: the newest.
         move: applied to each field; weights of a shape's field only.
         renderer: of radiance, as `core.composite` names them.
+        device: "cpu", "cuda", "cuda:N" or "auto"; they are asked from the CPU all the same.
 
     Raises:
         StoreError: there are no embeddings.
+        DeviceError: the device is not there.
         UsageFault: embeddings, or radiance, are to be moved.
     """
     if move is not None and store.field == "nerf":
         raise UsageFault(
             "a field of radiance cannot be moved by its weights", hint="leave out `--transform`"
         )
+    target = open_device(device)
     if origin is Origin.weights:
         if encoder is not None:
             raise UsageFault("an encoder has no part in this", hint="`--from embeddings`")
-        return _Weights(store, move, renderer)
+        return _Weights(store, move, renderer, target)
     if move is not None:
         raise UsageFault(
             "a move edits the weights of a field; an embedding has none",
             hint="leave out `--transform`, or `--from embeddings`",
         )
-    return _Embedded(store, encoder, renderer)
+    return _Embedded(store, encoder, renderer, target)
 
 
 def open_each(store: Store, encoder: str) -> Callable[[int], Shown]:
@@ -101,20 +106,33 @@ def fitted(store: Store, theta: Floats, beside: Mapping[str, NDArray[Any]]) -> S
     return RadianceField(theta, spec, grid, FitConfig.model_validate(store.config).samples)
 
 
-def decoded(store: Store, decoder: Decoder, z: Floats, *, renderer: str = "auto") -> Shown:
-    """Give the field of a store's kind that a decoder makes of an embedding [E]."""
+def decoded(
+    store: Store,
+    decoder: Decoder,
+    z: Floats,
+    *,
+    renderer: str = "auto",
+    device: torch.device = CPU,
+) -> Shown:
+    """Give the field of a store's kind that a decoder, on a device, makes of an embedding [E]."""
+    one = torch.from_numpy(z).to(device)
     if store.field != "nerf":
-        return DecodedField(decoder, torch.from_numpy(z), store.field)
+        return DecodedField(decoder, one, store.field)
     config = FitConfig.model_validate(store.config)
     samples, cells = config.samples, config.grid
-    one = torch.from_numpy(z)
     return DecodedRadiance(decoder, one, samples=samples, cells=cells, backend=renderer)
 
 
 class _Weights:
-    def __init__(self, store: Store, move: Affine | None = None, renderer: str = "auto") -> None:
-        self.store, self.spec, self.renderer = store, NetworkSpec(**store.network), renderer
-        self.move = frame_of(move, store.field)
+    def __init__(
+        self,
+        store: Store,
+        move: Affine | None = None,
+        renderer: str = "auto",
+        device: torch.device = CPU,
+    ) -> None:
+        self.device, self.store, self.spec = device, store, NetworkSpec(**store.network)
+        self.move, self.renderer = frame_of(move, store.field), renderer
         self.rows = store.rows(Status.DONE)
         self.samples = FitConfig.model_validate(store.config).samples
 
@@ -131,17 +149,25 @@ class _Weights:
 
     def _function(self, theta: Floats, rows: list[int]) -> Shown:
         if self.store.field != "nerf":
-            return FieldFunction(theta, self.spec, self.store.field, self.move)
+            return FieldFunction(theta, self.spec, self.store.field, self.move, self.device)
         grid: NDArray[np.bool_] = np.asarray(read_grids(self.store, rows).any(0))
-        return RadianceField(theta, self.spec, grid, self.samples, self.renderer)
+        lit = torch.from_numpy(theta).to(self.device)
+        cells = torch.from_numpy(grid).to(self.device)
+        return RadianceField(lit, self.spec, cells, self.samples, self.renderer)
 
 
 class _Embedded:
-    def __init__(self, store: Store, encoder: str | None, renderer: str = "auto") -> None:
-        self.store, self.renderer = store, renderer
+    def __init__(
+        self,
+        store: Store,
+        encoder: str | None,
+        renderer: str = "auto",
+        device: torch.device = CPU,
+    ) -> None:
+        self.store, self.renderer, self.device = store, renderer, device
         trained = open_encoder(store, encoder)
         self.kept = Embeddings(store, trained.key)
-        self.decoder: Decoder = trained.module.decoder
+        self.decoder: Decoder = trained.module.decoder.to(device)
         self.rows = self.kept.current()
 
     def require(self, rows: Rows) -> None:
@@ -161,7 +187,7 @@ class _Embedded:
         return self._decoded(_line(self.kept.read([a, b]), share))
 
     def _decoded(self, z: Floats) -> Shown:
-        return decoded(self.store, self.decoder, z, renderer=self.renderer)
+        return decoded(self.store, self.decoder, z, device=self.device, renderer=self.renderer)
 
 
 def require_fitted(store: Store, rows: Sequence[int] | Rows, *, or_embedded: bool = False) -> None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nf2vec_cli.core.march import Rays
-from nf2vec_cli.core.mlp import frequencies, relu_forward
+from nf2vec_cli.core.mlp import field_values
 from nf2vec_cli.core.render import Rendered, render
 from nf2vec_cli.fields.nerf import radiance_of
-from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.codec import Floats
 
 
@@ -46,14 +46,18 @@ class RadianceField:
     ) -> None:
         self.spec, self.samples, self.backend = spec, samples, backend
         self.grid = torch.as_tensor(grid)
-        self.weights, self.biases = split_theta(torch.as_tensor(theta)[None], spec)
+        self.theta = torch.as_tensor(theta)[None]
 
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
-        """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""
-        coded = frequencies(points, self.spec.octaves)
-        outputs = relu_forward(self.weights, self.biases, coded[None])[0]
-        return radiance_of(outputs, self.spec.density)
+        """Give colours in [0, 1] and densities per unit of object space, whatever the grid says.
+
+        They come on the points' device, whatever the field computes on.
+        """
+        here = points.to(self.grid.device)
+        outputs = field_values(self.theta, here[None], self.spec)[0]
+        colour, density = radiance_of(outputs, self.spec.density)
+        return colour.to(points.device), density.to(points.device)
 
     def render(self, rays: Rays, *, background: Sequence[float] = (1.0, 1.0, 1.0)) -> Rendered:
         """Give what rays see."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
 from nf2vec_cli.config.fit import FitConfig
+from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.transform import Affine, parse_transform
 from nf2vec_cli.progress import Progress, Silent
@@ -43,6 +44,7 @@ def reconstruct(
     encoder: str | None = None,
     jobs: int = 0,
     renderer: str = "auto",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Iterator[Rebuilt | Filmed]:
     """Write one file for each fitted object, at OUT/ID.suffix, and compare it with its source.
@@ -61,22 +63,28 @@ def reconstruct(
         encoder: whose embeddings, as `open_encoder` takes it; None: the newest.
         jobs: worker processes; 0 for one a core.
         renderer: of radiance, as `core.composite` names them.
+        device: "cpu", "cuda", "cuda:N" or "auto"; on CUDA this process does all the work.
         progress: told about each object.
 
     Raises:
         StoreError: an id is unknown, not fitted, or has no embedding.
+        DeviceError: the device is not there.
         UsageFault: the file type does not fit what is to be made, or an embedding is to be moved.
     """
     progress = progress or Silent()
     store = open_store(path)
     wanted = _completed(wanted or Wanted(), store.field)
-    fields = open_fields(store, origin, encoder=encoder, move=wanted.move, renderer=renderer)
+    target = open_device(device)
+    fields = open_fields(
+        store, origin, encoder=encoder, move=wanted.move, renderer=renderer, device=str(target)
+    )
     rows = store.find(ids) if ids else fields.rows
     fields.require(rows)
     out.mkdir(parents=True, exist_ok=True)
     roots = () if not compare else (sources,) if sources else roots_of(store)
     chores = _chores(store, rows, out, wanted, roots, fields)
-    workers = max(1, min(jobs or available_cores(), len(rows)))
+    # fields that are on a GPU are not handed to other processes
+    workers = max(1, min(jobs or available_cores(), len(rows))) if target.type == "cpu" else 1
     names, done = store.column("id"), list[Rebuilt | Filmed]()
     make, draw = (shoot, compared) if wanted.form is Form.pictures else (rebuild, pictured)
     with progress:

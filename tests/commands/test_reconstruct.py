@@ -2,7 +2,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import trimesh
 
 
 @pytest.fixture
@@ -40,8 +43,6 @@ def test_formats_and_ids(run, fitted, tmp_path, suffix):
     (row,) = rows(outcome)
     assert row["file"].endswith(f"lamp/lamp.{suffix}")
     assert row["chamfer"] is None
-    import trimesh
-
     assert len(trimesh.load_mesh(row["file"]).faces) == row["count"]
 
 
@@ -152,7 +153,6 @@ def test_a_format_of_another_form_is_refused_with_those_that_fit(run, fit_one, t
 
 def test_a_field_is_turned_in_its_weights_and_comes_out_turned(run, fit_one, tmp_path):
     import numpy as np
-    import trimesh
 
     store = fit_one("sdf")
     moves = ["--transform", "rotate=z:90", "--transform", "scale=0.5"]
@@ -192,3 +192,27 @@ def test_a_sheet_shows_source_and_result(run, fitted, tmp_path):
         assert picture.size[0] > 1200
         dark = sum(picture.convert("L").histogram()[:128]) / (picture.size[0] * picture.size[1])
     assert 0.02 < dark < 0.6
+
+
+def test_a_device_that_is_not_there_is_code_6(run, fitted, tmp_path):
+    outcome = run("reconstruct", fitted, "--out", tmp_path / "out", "--device", "cuda:99")
+
+    assert outcome.exit_code == 6
+    assert "--device cpu" in outcome.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_rebuilds_what_a_cpu_does(run, fitted, tmp_path):
+    for device in ("cpu", "cuda"):
+        words = ("--as", "mesh", "--resolution", 32, "--no-compare", "--device", device)
+        assert run("reconstruct", fitted, "--out", tmp_path / device, *words).exit_code == 0
+
+    for file in (tmp_path / "cpu").rglob("*.ply"):
+        one, other = (
+            trimesh.load(path)
+            for path in (file, tmp_path / "cuda" / file.relative_to(tmp_path / "cpu"))
+        )
+        np.testing.assert_allclose(one.bounds, other.bounds, atol=1e-3)
+        assert abs(len(one.faces) - len(other.faces)) <= 0.01 * len(one.faces)
