@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nf2vec_cli.core.decode import code_width
-from nf2vec_cli.core.gpu import DOT
+from nf2vec_cli.core.gpu import DOT, on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
 CODE = 32  # columns of the code are filled up to a multiple of this
@@ -231,31 +231,32 @@ def decoded(
     if not programs:
         return found.to(coords.dtype)
     stride = 2 * (units + more) + width
-    _decode[programs,](
-        pad(of_object.float(), (0, more)).contiguous(),
-        pad(of_code.to(operand), (0, width - of_code.shape[2], 0, more)).contiguous(),
-        pad(weights.to(operand), (0, more, 0, more)).contiguous(),
-        pad(biases.float(), (0, more)).contiguous(),
-        pad(last_weight.to(operand), (0, more, 0, block_v - outputs)).contiguous(),
-        last_bias.float().contiguous(),
-        coords.float().contiguous(),
-        torch.empty(programs, tile.block_m, stride, dtype=operand, device=coords.device),
-        found,
-        batch,
-        points,
-        outputs,
-        units + more,
-        width,
-        octaves,
-        coding == "turns",
-        DOT[precision],
-        **tile.blocks,
-        block_c=CODE,
-        block_v=block_v,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-        enable_fp_fusion=True,
-    )
+    with on_device_of(coords):
+        _decode[programs,](
+            pad(of_object.float(), (0, more)).contiguous(),
+            pad(of_code.to(operand), (0, width - of_code.shape[2], 0, more)).contiguous(),
+            pad(weights.to(operand), (0, more, 0, more)).contiguous(),
+            pad(biases.float(), (0, more)).contiguous(),
+            pad(last_weight.to(operand), (0, more, 0, block_v - outputs)).contiguous(),
+            last_bias.float().contiguous(),
+            coords.float().contiguous(),
+            torch.empty(programs, tile.block_m, stride, dtype=operand, device=coords.device),
+            found,
+            batch,
+            points,
+            outputs,
+            units + more,
+            width,
+            octaves,
+            coding == "turns",
+            DOT[precision],
+            **tile.blocks,
+            block_c=CODE,
+            block_v=block_v,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
     return found.to(coords.dtype)
 
 

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.sine import HALF_PI, PI, _odd, cosine, phase, sine
 from nf2vec_cli.core.mlp import Network, Sizes
@@ -234,11 +235,12 @@ def values(
     found = theta.new_empty(*coords.shape[:2], spec.outputs)
     if found.numel():
         chosen = constants(spec, precision, "forward")
-        forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
-            coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
-            found, points, spec.layers, theta.shape[1],
-            **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
-        )  # fmt: skip
+        with on_device_of(theta):
+            forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
+                coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
+                found, points, spec.layers, theta.shape[1],
+                **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
+            )  # fmt: skip
     return found
 
 
@@ -256,15 +258,16 @@ def gradient(
     chosen = constants(spec, precision, "backward")
     share = triton.cdiv(triton.cdiv(points, chosen["TILE"]), SHARES) * chosen["TILE"]
     partial = theta.new_zeros(triton.cdiv(points, share), *theta.shape)
-    backward_kernel[partial.shape[:2]](
-        coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
-        slopes.contiguous(), partial, points, share, len(theta), spec.layers, theta.shape[1],
-        **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
-    )  # fmt: skip
     total = theta.new_empty(theta.shape)
-    total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
-        partial, total, len(partial), total.numel(), BLOCK=BLOCK
-    )
+    with on_device_of(theta):
+        backward_kernel[partial.shape[:2]](
+            coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
+            slopes.contiguous(), partial, points, share, len(theta), spec.layers, theta.shape[1],
+            **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
+        )  # fmt: skip
+        total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
+            partial, total, len(partial), total.numel(), BLOCK=BLOCK
+        )
     return total
 
 

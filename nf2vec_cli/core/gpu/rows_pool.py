@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nf2vec_cli.core.gpu import DOT
+from nf2vec_cli.core.gpu import DOT, on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
 
@@ -136,20 +136,21 @@ def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Te
     argmax = torch.empty_like(maxima, dtype=torch.int32)
     operand = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if batch:
-        _pool[triton.cdiv(len(weight), tile.block_e), tiles, batch](
-            rows.contiguous(),
-            weight.to(operand).contiguous(),
-            maxima,
-            argmax,
-            count,
-            len(weight),
-            into,
-            DOT[precision],
-            **tile.constants,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            enable_fp_fusion=True,
-        )
+        with on_device_of(rows):
+            _pool[triton.cdiv(len(weight), tile.block_e), tiles, batch](
+                rows.contiguous(),
+                weight.to(operand).contiguous(),
+                maxima,
+                argmax,
+                count,
+                len(weight),
+                into,
+                DOT[precision],
+                **tile.constants,
+                num_warps=tile.warps,
+                num_stages=tile.stages,
+                enable_fp_fusion=True,
+            )
     best = maxima.max(1)
     winners = argmax.gather(1, best.indices[:, None])[:, 0]
     # a sum with the bias is rounded after the maximum as before it: rounding keeps the order
@@ -165,18 +166,19 @@ def grad_to_rows(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -> 
     starts = torch.searchsorted(named, edges)
     block = block_of(into)
     if batch:
-        _grad_to_rows[count, batch, triton.cdiv(into, block)](
-            grad.contiguous(),
-            order,
-            starts,
-            weight.contiguous(),
-            out,
-            count,
-            len(weight),
-            into,
-            block,
-            enable_fp_fusion=True,
-        )
+        with on_device_of(rows):
+            _grad_to_rows[count, batch, triton.cdiv(into, block)](
+                grad.contiguous(),
+                order,
+                starts,
+                weight.contiguous(),
+                out,
+                count,
+                len(weight),
+                into,
+                block,
+                enable_fp_fusion=True,
+            )
     return out
 
 
@@ -185,18 +187,19 @@ def grad_to_weight(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -
     batch, count, into = rows.shape
     out = torch.empty(weight.shape, dtype=weight.dtype, device=rows.device)
     block = block_of(into)
-    _grad_to_weight[len(weight), triton.cdiv(into, block)](
-        grad.contiguous(),
-        argmax.contiguous(),
-        rows.contiguous(),
-        out,
-        batch,
-        count,
-        len(weight),
-        into,
-        block,
-        enable_fp_fusion=True,
-    )
+    with on_device_of(rows):
+        _grad_to_weight[len(weight), triton.cdiv(into, block)](
+            grad.contiguous(),
+            argmax.contiguous(),
+            rows.contiguous(),
+            out,
+            batch,
+            count,
+            len(weight),
+            into,
+            block,
+            enable_fp_fusion=True,
+        )
     return out
 
 
