@@ -19,8 +19,8 @@ CELLS = 4  # steps of a histogram along an axis; its cells are two steps wide, 5
 WAYS = [way for way in product((-1, 0, 1), repeat=3) if sum(map(abs, way)) in (1, 3)]
 # what a move does at most, or its standard deviation: factors of the axes, radians, shift
 STRETCH, TURN, SHIFT = 0.2, 0.14, 0.04
-# by kernels, bytes of a layer's outputs, of all fields that are read at once: wide networks hold two
-# layers in memory, and those of 339 fields of 512 units at 19^3 points are 9.5 GB
+# by kernels, bytes of a layer's outputs of the fields read at once: wide networks hold two layers
+# in memory, and those of 339 fields of 512 units at 19^3 points are 9.5 GB
 LAYER_BYTES = 1 << 30
 HISTOGRAM = len(WAYS) * (CELLS + 1) ** 3  # numbers of a slope histogram
 
