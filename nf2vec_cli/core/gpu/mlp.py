@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
-from nf2vec_cli.core.gpu.sine import HALF_PI, PI, _odd, cosine, phase, sine
+from nf2vec_cli.core.gpu.sine import cosine, phase, phase_of_half_turns, sine, sine_or_cosine
 from nf2vec_cli.core.mlp import Network, Sizes
 
 SHARES = 16  # copies of an object's gradient at most; by M alone: no result depends on neighbours
@@ -50,13 +50,8 @@ def codes(x, KP: tl.constexpr, OCTAVES: tl.constexpr):
     """Code one coordinate: [TILE] -> [TILE, KP], sine and cosine in turn (`core.mlp`)."""
     column = tl.arange(0, KP)
     factor = (1 << tl.minimum(column // 2, OCTAVES - 1)).to(tl.float32)
-    turns = ((x + 1) / 2)[:, None] * factor[None, :]
-    # whole periods are taken off before the factor pi: that is exact, at any octave
-    r = (turns - 2 * tl.floor(turns / 2 + 0.5)) * PI
-    a = tl.abs(r)
-    folded = tl.minimum(a, -a + PI)
-    folded = tl.where(r < 0, -folded, folded)
-    return _odd(tl.where(column[None, :] % 2 == 0, folded, -a + HALF_PI))
+    r = phase_of_half_turns(((x + 1) / 2)[:, None] * factor[None, :])
+    return sine_or_cosine(r, column[None, :] % 2 != 0)
 
 
 @triton.jit
