@@ -30,9 +30,10 @@ class Repeated:
                 self._warm_up()
                 return
             if self.graph is None:
-                self.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self.graph):
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
                     self._one_by_one()
+                self.graph = graph  # only now: a step that raises leaves none to replay
             self.graph.replay()
 
     def _warm_up(self) -> None:

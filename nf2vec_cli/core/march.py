@@ -106,6 +106,7 @@ def march_fields(
     )
 
 
+# for tests by PyTorch's dispatcher: the program calls `march_fields`, without the compiler's import
 march_op = torch.library.custom_op("nf2vec::march", march_fields, mutates_args=())
 
 

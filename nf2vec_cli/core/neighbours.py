@@ -115,6 +115,7 @@ def best_rows_twin(
     return found
 
 
+# for tests by PyTorch's dispatcher: the program calls `best_rows`, without the compiler's import
 best_rows_op = torch.library.custom_op("nf2vec::best_rows", best_rows, mutates_args=())
 
 

@@ -19,6 +19,9 @@ CELLS = 4  # steps of a histogram along an axis; its cells are two steps wide, 5
 WAYS = [way for way in product((-1, 0, 1), repeat=3) if sum(map(abs, way)) in (1, 3)]
 # what a move does at most, or its standard deviation: factors of the axes, radians, shift
 STRETCH, TURN, SHIFT = 0.2, 0.14, 0.04
+# by kernels, bytes of a layer's outputs of the fields read at once: wide networks hold two layers
+# in memory, and those of 339 fields of 512 units at 19^3 points are 9.5 GB
+LAYER_BYTES = 1 << 30
 HISTOGRAM = len(WAYS) * (CELLS + 1) ** 3  # numbers of a slope histogram
 
 
@@ -49,12 +52,16 @@ def moved(points: Tensor, count: int, generator: torch.Generator) -> Tensor:  # 
 def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
     """Give the raw outputs of B fields, [B, P], each at its own points, [B, M, 3] -> [B, M].
 
-    Without kernels one after the other: on a CPU that beats a batched product. None depends on the
-    others.
+    By kernels as many at once as LAYER_BYTES allows; without, one after the other: on a CPU that
+    beats a batched product. None depends on the others.
     """
-    if kernels_serve(theta):
-        return field_values(theta, coords, spec)[..., 0]
     found = coords.new_empty(coords.shape[:2])
+    if kernels_serve(theta):
+        step = max(1, LAYER_BYTES // (4 * coords.shape[1] * spec.hidden))
+        for start in range(0, len(theta), step):
+            part = slice(start, start + step)
+            found[part] = field_values(theta[part], coords[part], spec)[..., 0]
+        return found
     weights, biases = split_theta(theta, spec)
     for one in range(len(theta)):
         found[one] = siren_values(

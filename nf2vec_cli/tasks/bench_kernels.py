@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -22,6 +23,7 @@ from nf2vec_cli.tasks.spread import one_thread
 
 REPEATS = 5
 KERNELS = ("mlp", "rows_pool", "decode", "march", "composite", "neighbours")
+CHOOSE = {"mlp", "rows_pool", "decode"}  # kernels whose products have the asked precision
 PRODUCT = {"cpu": 2_048, "cuda": 8_192}  # side of the matrices of the machine's own product
 
 
@@ -46,12 +48,14 @@ GPUS = (
 class KernelBench:
     """One kernel at one size, on this machine.
 
-    runs: "kernel" on a GPU that triton serves, else "twin". twin_ms: plain PyTorch here. ours_ms:
-    what the program runs here. times: how much cheaper. gflop, mbyte: of the work, each input read
-    and each result written once. intensity: FLOP a byte. gflops: rate of ours. of_product: percent
-    of the rate of the machine's own matrix product, measured in the same run. difference: largest,
-    over the twin's largest value. floor_*_ms: computed from datasheets, the longer of the time for
-    the products and the time for the bytes; no GPU was measured for it.
+    runs: "kernel" on a GPU that triton serves, else "twin". precision: of products, ours, the
+    twin's (PyTorch's own tf32, or autocast) and the machine's own; march, composite and neighbours
+    choose none and are float32. twin_ms: plain PyTorch here. ours_ms: what the program runs here.
+    times: how much cheaper. gflop, mbyte: of the work, each input read and each result written
+    once. intensity: FLOP a byte. gflops: rate of ours. of_product: percent of the rate of the
+    machine's own matrix product, measured in the same run. difference: largest, to the twin in
+    float32, over its largest value. floor_*_ms: computed from datasheets in the asked precision,
+    the longer of the time for the products and the time for the bytes; no GPU was measured for it.
     """
 
     kernel: str
@@ -102,10 +106,10 @@ def bench_kernels(
     alone = one_thread() if target.type == "cpu" else nullcontext()
     with alone, torch.no_grad(), progress or Silent() as teller:
         teller.start(len(KERNELS), "kernels")
-        product = _product_rate(target)
+        rate = cache(partial(_product_rate, target))
         for case in cases(target, precision):
             if not only or case.kernel in only:
-                yield _measured(case, target, precision, product)
+                yield _measured(case, target, precision, rate)
             teller.advance(1, case.kernel)
 
 
@@ -126,19 +130,29 @@ def compiled_kernels(*, progress: Progress | None = None) -> Iterator[Compiled]:
                 teller.advance(1, variant.name)
 
 
-def _measured(case: Case, device: torch.device, precision: str, product: float) -> KernelBench:
-    wanted, found = case.twin(), case.ours()  # compiles what is to be compiled
+def _measured(
+    case: Case, device: torch.device, precision: str, rate: Callable[[str], float]
+) -> KernelBench:
+    used = precision if device.type == "cuda" and case.kernel in CHOOSE else "float32"
+    with _products(device, "float32"):
+        wanted = case.twin()
+    found = case.ours()  # compiles what is to be compiled
     apart = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    runs = "kernel" if kernels_serve(found) else "twin"
     del wanted, found
     # in turn, so that what else the machine does falls on both
-    pairs = [(_once(case.twin, device), _once(case.ours, device)) for _ in range(REPEATS)]
+    pairs = []
+    for _ in range(REPEATS):
+        with _products(device, used):
+            twin = _once(case.twin, device)
+        pairs.append((twin, _once(case.ours, device)))
     twin, ours = (median(times) for times in zip(*pairs, strict=True))
     return KernelBench(
         kernel=case.kernel,
         size=case.size,
         device=str(device),
-        runs="kernel" if kernels_serve(torch.empty(0, device=device)) else "twin",
-        precision=precision if device.type == "cuda" else "float32",
+        runs=runs,
+        precision=used,
         twin_ms=1e3 * twin,
         ours_ms=1e3 * ours,
         times=twin / ours,
@@ -146,7 +160,7 @@ def _measured(case: Case, device: torch.device, precision: str, product: float) 
         mbyte=case.bytes / 1e6,
         intensity=case.flops / case.bytes,
         gflops=case.flops / ours / 1e9,
-        of_product=100 * case.flops / ours / product,
+        of_product=100 * case.flops / ours / rate(used),
         difference=apart,
         **{f"floor_{gpu.name}_ms": 1e3 * _floor(case, gpu, precision) for gpu in GPUS},
     )
@@ -156,16 +170,37 @@ def _floor(case: Case, gpu: Gpu, precision: str) -> float:
     return max(case.flops / gpu.rate[precision], case.bytes / gpu.memory)
 
 
-def _product_rate(device: torch.device) -> float:
-    """Measure the machine's own product of large matrices, float32: FLOP/s."""
+@contextmanager
+def _products(device: torch.device, precision: str) -> Iterator[None]:
+    """Let PyTorch compute float32 products of a GPU in a precision, or, by autocast, in bfloat16.
+
+    Kernels are told their precision; a CPU keeps its own setting.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _product_rate(device: torch.device, precision: str) -> float:
+    """Measure the machine's own product of large matrices: FLOP/s."""
     side = PRODUCT[device.type]
-    a, out = torch.randn(side, side, device=device), torch.empty(side, side, device=device)
+    low = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a = torch.randn(side, side, device=device, dtype=low)
+    out = torch.empty_like(a)
 
     def multiply() -> Tensor:
         return torch.mm(a, a, out=out)
 
-    multiply()
-    return 2 * side**3 / median(_once(multiply, device) for _ in range(REPEATS))
+    with _products(device, precision):
+        multiply()
+        return 2 * side**3 / median(_once(multiply, device) for _ in range(REPEATS))
 
 
 def _once(work: Callable[[], Any], device: torch.device) -> float:

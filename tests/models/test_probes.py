@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from nf2vec_cli.core.mlp import field_values_twin
+from nf2vec_cli.models import probes
 from nf2vec_cli.models.network import NetworkSpec, siren_init
 from nf2vec_cli.models.probes import (
     HISTOGRAM,
@@ -36,6 +38,26 @@ def test_a_field_is_read_where_it_is_evaluated():
     raw = field_outputs(theta[1:2], lattice(6)[None], SPEC)[0]
     assert found.shape == (3, 216)
     torch.testing.assert_close(found[1], raw.sigmoid())
+
+
+def test_kernels_read_as_many_fields_at_once_as_memory_allows(monkeypatch):
+    theta = siren_init(SPEC, seed=0) + 0.01 * torch.randn(5, SPEC.parameters)
+    coords = lattice(4).expand(5, -1, -1)
+    wanted = field_outputs(theta, coords, SPEC)
+    read = []
+
+    def values(theta, coords, spec):
+        read.append(len(theta))
+        return field_values_twin(theta, coords, spec)
+
+    monkeypatch.setattr(probes, "kernels_serve", lambda _: True)
+    monkeypatch.setattr(probes, "field_values", values)
+    monkeypatch.setattr(probes, "LAYER_BYTES", 2 * 64 * 16 * 4 + 1)
+
+    found = field_outputs(theta, coords, SPEC)
+
+    assert read == [2, 2, 1]
+    torch.testing.assert_close(found, wanted)
 
 
 def test_moved_points_stay_in_the_cube_each_move_its_own():

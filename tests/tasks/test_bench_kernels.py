@@ -1,6 +1,7 @@
 """Kernels beside their twins: what is counted, and what is told."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -56,6 +57,66 @@ def test_a_row_tells_rates_and_floors(run, monkeypatch):
     # products take 10 ms of an A100, its memory 2; an H100 takes 3.154 ms
     assert row["floor_a100_ms"] == pytest.approx(10)
     assert row["floor_h100_ms"] == pytest.approx(1e3 * 3.12e12 / 989.4e12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "asked", "used", "setting"),
+    [
+        ("mlp", "float32", "float32", "highest"),
+        ("decode", "tf32", "tf32", "high"),
+        ("rows_pool", "bfloat16", "bfloat16", "highest"),
+        ("neighbours", "tf32", "float32", "highest"),
+    ],
+)
+def test_on_a_gpu_all_products_have_one_precision(monkeypatch, kernel, asked, used, setting):
+    """Stand-ins for a GPU: what counts is which settings the twin and ours see."""
+    lowered, twin, ours, rates = [False], [], [], []
+
+    @contextmanager
+    def autocast(device, dtype, *, enabled):
+        assert (device, dtype) == ("cuda", torch.bfloat16)
+        lowered.append(enabled)
+        yield
+        lowered.pop()
+
+    def way(seen):
+        seen.append((torch.get_float32_matmul_precision(), lowered[-1]))
+        return torch.ones(2)
+
+    def rate(precision):
+        rates.append(precision)
+        return 1.0
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    before = torch.get_float32_matmul_precision()
+    case = Case(kernel, "tiny", 1, 1, lambda: way(twin), lambda: way(ours))
+
+    row = bench_kernels._measured(case, torch.device("cuda"), asked, rate)
+
+    assert (row.precision, rates) == (used, [used])
+    # the difference is to float32; the times are those of the precision
+    assert twin == [("highest", False)] + [(setting, used == "bfloat16")] * bench_kernels.REPEATS
+    assert set(ours) == {(before, False)}
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_the_machines_own_product_has_the_precision(monkeypatch):
+    kinds = []
+    multiply = torch.mm
+
+    def mm(a, b, out):
+        kinds.append((a.dtype, out.dtype))
+        return multiply(a, b, out=out)
+
+    monkeypatch.setattr(bench_kernels, "PRODUCT", {"cpu": 4})
+    monkeypatch.setattr(torch, "mm", mm)
+
+    for precision in ("tf32", "bfloat16"):
+        assert bench_kernels._product_rate(torch.device("cpu"), precision) > 0
+
+    assert set(kinds[: len(kinds) // 2]) == {(torch.float32,) * 2}
+    assert set(kinds[len(kinds) // 2 :]) == {(torch.bfloat16,) * 2}
 
 
 def test_an_unknown_kernel_is_refused(run):

@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
-from nf2vec_cli.core import sine
+from nf2vec_cli.core import mlp, sine
 from nf2vec_cli.fields import FieldName, sdf
 from nf2vec_cli.fields.pool import draw_uniform
 from nf2vec_cli.models.network import siren_init
@@ -129,6 +129,28 @@ def test_a_step_asks_nothing_of_the_host(mesh, monkeypatch, optimiser):
 
         batch.step()
     sine._fused.cache_clear()
+
+
+@pytest.mark.parametrize("hidden", [32, 144])
+def test_a_step_by_kernels_asks_nothing_of_the_host(mesh, monkeypatch, hidden):
+    """The engine that a graph on a GPU records; what it launches does nothing here."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    launched = set()
+    monkeypatch.setattr(
+        interpreter.InterpretedFunction,
+        "run",
+        lambda self, *_, **__: launched.add(self.fn.__name__),
+    )
+    monkeypatch.setattr(mlp, "kernels_serve", lambda _: True)
+    config = FitConfig(hidden=hidden, steps=4, points=100, pool=2000)
+    init = siren_init(network_of(config), seed=0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        batch = _Batch(init, [pool_of(mesh, 0, 2000)] * 2, sdf, config, graphs=True)
+
+        batch.step()
+
+    narrow = {"forward_kernel", "backward_kernel", "total_kernel"}
+    assert launched == (narrow if hidden <= 128 else {"product_kernel"})
 
 
 def test_the_points_of_a_step_change_evenly_and_keep_their_mean():

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
 TILE = {"BLOCK_R": 8, "BLOCK_S": 32}
@@ -145,7 +146,7 @@ def ray_sums(
     """Add up samples, as the twin does; step: [M] or []."""
     sums = density.new_empty(rays, 5)
     if rays:
-        with torch.cuda.device_of(density):
+        with on_device_of(density):
             sum_rays[(triton.cdiv(rays, TILE["BLOCK_R"]),)](
                 *(x.contiguous() for x in (colours, density, depths, step)),
                 *(_first(ray, rays), sums, rays, bool(step.dim())),
@@ -168,7 +169,7 @@ def ray_slopes(
     rays = len(sums)
     to_colours, to_density = colours.new_empty(colours.shape), density.new_empty(density.shape)
     if rays:
-        with torch.cuda.device_of(density):
+        with on_device_of(density):
             slope_rays[(triton.cdiv(rays, TILE["BLOCK_R"]),)](
                 *(x.contiguous() for x in (grad, colours, density, depths, step)),
                 *(_first(ray, rays), sums, to_colours, to_density, rays, bool(step.dim())),

@@ -9,7 +9,7 @@ once, each takes one block of points after another, and the scratch of all stays
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import torch
 import triton
@@ -18,30 +18,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nf2vec_cli.core.decode import code_width
-from nf2vec_cli.core.gpu import DOT
+from nf2vec_cli.core.gpu import DOT, Tile, on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
+from nf2vec_cli.core.gpu.sine import phase, phase_of_half_turns, sine_or_cosine
 
 CODE = 32  # columns of the code are filled up to a multiple of this
-PI_HIGH = tl.constexpr(3.140625)  # few bits: its multiples are exact (Cody and Waite)
-PI_MIDDLE = tl.constexpr(0.0009670257568359375)
-PI_LOW = tl.constexpr(6.278329570600511e-07)
-PI = tl.constexpr(3.141592653589793)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What a program holds at once, and how many warps it has."""
-
-    block_m: int
-    block_n: int
-    block_k: int
-    warps: int
-    stages: int
-
-    @property
-    def blocks(self) -> dict[str, int]:
-        return {name: size for name, size in asdict(self).items() if name.startswith("block")}
-
 
 # No register is spilt on sm_80, sm_90 or sm_100; with 256 columns some are in tf32 (sm_80, 1,024
 # units), with 128 points besides in bfloat16 (sm_90). At 512 units the scratch of a program is
@@ -52,18 +33,6 @@ TILES = {
     "tf32": Tile(64, 128, 16, warps=8, stages=3),
     "bfloat16": Tile(64, 256, 64, warps=8, stages=3),
 }
-
-
-@triton.jit
-def _sine(x):
-    """Sine of -pi/2 to pi/2: the odd polynomial of degree 11, error below 1e-7."""
-    t = x * x
-    p = -2.3889859e-08
-    p = p * t + 2.7525562e-06
-    p = p * t - 0.00019840874
-    p = p * t + 0.0083333310
-    p = p * t - 0.16666667
-    return x + x * t * p
 
 
 @triton.jit
@@ -80,21 +49,8 @@ def _coded(x, column, octaves: tl.constexpr, turns: tl.constexpr):
         axis = tl.where(plain, column, axis)
     factor = (1 << tl.minimum(octave, octaves - 1)).to(tl.float32)
     value = tl.where(axis == 0, x[0][:, None], tl.where(axis == 1, x[1][:, None], x[2][:, None]))
-    half = is_cosine.to(tl.float32) * 0.5
-    if turns:  # in halves of a period: whole ones come off before the factor pi, which is exact
-        angle = (value + 1.0) * 0.5 * factor
-        angle -= 2.0 * tl.floor(angle * 0.5)
-        away = tl.floor(angle + (0.5 - half))
-        near = (angle - (away + half)) * PI
-    else:
-        angle = value * factor
-        away = tl.floor(angle * (1 / PI) + (0.5 - half))
-        near = angle - (away + half) * PI_HIGH
-        near = near - (away + half) * PI_MIDDLE - (away + half) * PI_LOW
-    # sin(k pi + r) = (-1)^k sin(r), and cos((k + 1/2) pi + r) = -(-1)^k sin(r)
-    odd = away * 0.5 - tl.floor(away * 0.5)
-    sign = (1.0 - 4.0 * odd) * (1.0 - 4.0 * half)
-    found = tl.where(plain, value, sign * _sine(near))
+    r = phase_of_half_turns((value + 1.0) * 0.5 * factor) if turns else phase(value * factor)
+    found = tl.where(plain, value, sine_or_cosine(r, is_cosine != 0))
     return tl.where(column < width, found, 0.0)
 
 
@@ -231,31 +187,32 @@ def decoded(
     if not programs:
         return found.to(coords.dtype)
     stride = 2 * (units + more) + width
-    _decode[programs,](
-        pad(of_object.float(), (0, more)).contiguous(),
-        pad(of_code.to(operand), (0, width - of_code.shape[2], 0, more)).contiguous(),
-        pad(weights.to(operand), (0, more, 0, more)).contiguous(),
-        pad(biases.float(), (0, more)).contiguous(),
-        pad(last_weight.to(operand), (0, more, 0, block_v - outputs)).contiguous(),
-        last_bias.float().contiguous(),
-        coords.float().contiguous(),
-        torch.empty(programs, tile.block_m, stride, dtype=operand, device=coords.device),
-        found,
-        batch,
-        points,
-        outputs,
-        units + more,
-        width,
-        octaves,
-        coding == "turns",
-        DOT[precision],
-        **tile.blocks,
-        block_c=CODE,
-        block_v=block_v,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-        enable_fp_fusion=True,
-    )
+    with on_device_of(coords):
+        _decode[programs,](
+            pad(of_object.float(), (0, more)).contiguous(),
+            pad(of_code.to(operand), (0, width - of_code.shape[2], 0, more)).contiguous(),
+            pad(weights.to(operand), (0, more, 0, more)).contiguous(),
+            pad(biases.float(), (0, more)).contiguous(),
+            pad(last_weight.to(operand), (0, more, 0, block_v - outputs)).contiguous(),
+            last_bias.float().contiguous(),
+            coords.float().contiguous(),
+            torch.empty(programs, tile.block_m, stride, dtype=operand, device=coords.device),
+            found,
+            batch,
+            points,
+            outputs,
+            units + more,
+            width,
+            octaves,
+            coding == "turns",
+            DOT[precision],
+            **tile.blocks,
+            block_c=CODE,
+            block_v=block_v,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
     return found.to(coords.dtype)
 
 

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
 TILE = {"BLOCK_R": 8, "BLOCK_S": 64}
@@ -111,7 +112,7 @@ def samples_in_cells(
 
     if not counts.numel():
         return ray, place
-    with torch.cuda.device_of(near):
+    with on_device_of(near):
         launch(write=False)
         ends = counts.view(-1).cumsum(0)
         before = (ends - counts.view(-1)).view_as(counts)

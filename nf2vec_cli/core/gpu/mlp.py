@@ -16,8 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
-from nf2vec_cli.core.gpu.sine import HALF_PI, PI, _odd, cosine, phase, sine
+from nf2vec_cli.core.gpu.sine import cosine, phase, phase_of_half_turns, sine, sine_or_cosine
 from nf2vec_cli.core.mlp import Network, Sizes
 
 SHARES = 16  # copies of an object's gradient at most; by M alone: no result depends on neighbours
@@ -49,13 +50,8 @@ def codes(x, KP: tl.constexpr, OCTAVES: tl.constexpr):
     """Code one coordinate: [TILE] -> [TILE, KP], sine and cosine in turn (`core.mlp`)."""
     column = tl.arange(0, KP)
     factor = (1 << tl.minimum(column // 2, OCTAVES - 1)).to(tl.float32)
-    turns = ((x + 1) / 2)[:, None] * factor[None, :]
-    # whole periods are taken off before the factor pi: that is exact, at any octave
-    r = (turns - 2 * tl.floor(turns / 2 + 0.5)) * PI
-    a = tl.abs(r)
-    folded = tl.minimum(a, -a + PI)
-    folded = tl.where(r < 0, -folded, folded)
-    return _odd(tl.where(column[None, :] % 2 == 0, folded, -a + HALF_PI))
+    r = phase_of_half_turns(((x + 1) / 2)[:, None] * factor[None, :])
+    return sine_or_cosine(r, column[None, :] % 2 != 0)
 
 
 @triton.jit
@@ -234,11 +230,12 @@ def values(
     found = theta.new_empty(*coords.shape[:2], spec.outputs)
     if found.numel():
         chosen = constants(spec, precision, "forward")
-        forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
-            coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
-            found, points, spec.layers, theta.shape[1],
-            **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
-        )  # fmt: skip
+        with on_device_of(theta):
+            forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
+                coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
+                found, points, spec.layers, theta.shape[1],
+                **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
+            )  # fmt: skip
     return found
 
 
@@ -256,15 +253,16 @@ def gradient(
     chosen = constants(spec, precision, "backward")
     share = triton.cdiv(triton.cdiv(points, chosen["TILE"]), SHARES) * chosen["TILE"]
     partial = theta.new_zeros(triton.cdiv(points, share), *theta.shape)
-    backward_kernel[partial.shape[:2]](
-        coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
-        slopes.contiguous(), partial, points, share, len(theta), spec.layers, theta.shape[1],
-        **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
-    )  # fmt: skip
     total = theta.new_empty(theta.shape)
-    total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
-        partial, total, len(partial), total.numel(), BLOCK=BLOCK
-    )
+    with on_device_of(theta):
+        backward_kernel[partial.shape[:2]](
+            coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
+            slopes.contiguous(), partial, points, share, len(theta), spec.layers, theta.shape[1],
+            **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
+        )  # fmt: skip
+        total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
+            partial, total, len(partial), total.numel(), BLOCK=BLOCK
+        )
     return total
 
 

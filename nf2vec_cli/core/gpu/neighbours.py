@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
 TILE = {"BLOCK_Q": 64, "BLOCK_N": 128, "BLOCK_E": 16}
@@ -93,7 +94,7 @@ def streamed_rows(queries: Tensor, gallery: Tensor, scale: Tensor, shift: Tensor
     splits = triton.cdiv(rows, max(part, 1))
     keys = torch.empty(count, splits, kept, dtype=torch.int64, device=queries.device)
     if count and k:
-        with torch.cuda.device_of(queries):
+        with on_device_of(queries):
             top_rows[blocks, splits](
                 *(queries, gallery, scale, shift, keys, count, rows, part, size, kept),
                 **TILE,

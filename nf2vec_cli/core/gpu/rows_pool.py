@@ -1,37 +1,20 @@
 """Triton body of `core.rows_pool`: a product whose tiles leave only their maxima behind.
 
-A program multiplies block_r rows of one object by block_e rows of the weight and writes, for each
-of these, the largest sum and its row; PyTorch takes the maximum over the R / block_r tiles.
+A program multiplies block_m rows of one object by block_n rows of the weight and writes, for each
+of these, the largest sum and its row; PyTorch takes the maximum over the R / block_m tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from nf2vec_cli.core.gpu import DOT
+from nf2vec_cli.core.gpu import DOT, Tile, on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What a program of the product holds at once, and how many warps it has."""
-
-    block_r: int
-    block_e: int
-    block_k: int
-    warps: int
-    stages: int
-
-    @property
-    def constants(self) -> dict[str, int]:
-        return {name: size for name, size in asdict(self).items() if name.startswith("block")}
-
 
 TILES = {
     "float32": Tile(128, 64, 16, warps=8, stages=3),
@@ -50,18 +33,18 @@ def _pool(
     embedding,
     into: tl.constexpr,
     precision: tl.constexpr,
-    block_r: tl.constexpr,
-    block_e: tl.constexpr,
+    block_m: tl.constexpr,
+    block_n: tl.constexpr,
     block_k: tl.constexpr,
 ):
     # neighbours share rows, which are many; the weight stays in the L2 cache
-    e = tl.program_id(0) * block_e + tl.arange(0, block_e)
+    e = tl.program_id(0) * block_n + tl.arange(0, block_n)
     tile, tiles, item = tl.program_id(1), tl.num_programs(1), tl.program_id(2).to(tl.int64)
-    r = tile * block_r + tl.arange(0, block_r)
+    r = tile * block_m + tl.arange(0, block_m)
     k = tl.arange(0, block_k)
     row_at = rows + item * count * into + r[:, None] * into + k
     weight_at = weight + e * into + k[:, None]
-    total = tl.zeros((block_r, block_e), tl.float32)
+    total = tl.zeros((block_m, block_n), tl.float32)
     for start in range(0, into, block_k):
         inside = start + k < into
         x = tl.load(row_at + start, (r < count)[:, None] & inside, other=0.0)
@@ -131,25 +114,26 @@ def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Te
     """Launch the product and take the maximum over tiles: [B, E] maxima and rows (int64)."""
     batch, count, into = rows.shape
     tile = TILES[precision]
-    tiles = triton.cdiv(count, tile.block_r)
+    tiles = triton.cdiv(count, tile.block_m)
     maxima = torch.empty(batch, tiles, len(weight), device=rows.device)
     argmax = torch.empty_like(maxima, dtype=torch.int32)
     operand = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if batch:
-        _pool[triton.cdiv(len(weight), tile.block_e), tiles, batch](
-            rows.contiguous(),
-            weight.to(operand).contiguous(),
-            maxima,
-            argmax,
-            count,
-            len(weight),
-            into,
-            DOT[precision],
-            **tile.constants,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            enable_fp_fusion=True,
-        )
+        with on_device_of(rows):
+            _pool[triton.cdiv(len(weight), tile.block_n), tiles, batch](
+                rows.contiguous(),
+                weight.to(operand).contiguous(),
+                maxima,
+                argmax,
+                count,
+                len(weight),
+                into,
+                DOT[precision],
+                **tile.blocks,
+                num_warps=tile.warps,
+                num_stages=tile.stages,
+                enable_fp_fusion=True,
+            )
     best = maxima.max(1)
     winners = argmax.gather(1, best.indices[:, None])[:, 0]
     # a sum with the bias is rounded after the maximum as before it: rounding keeps the order
@@ -165,18 +149,19 @@ def grad_to_rows(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -> 
     starts = torch.searchsorted(named, edges)
     block = block_of(into)
     if batch:
-        _grad_to_rows[count, batch, triton.cdiv(into, block)](
-            grad.contiguous(),
-            order,
-            starts,
-            weight.contiguous(),
-            out,
-            count,
-            len(weight),
-            into,
-            block,
-            enable_fp_fusion=True,
-        )
+        with on_device_of(rows):
+            _grad_to_rows[count, batch, triton.cdiv(into, block)](
+                grad.contiguous(),
+                order,
+                starts,
+                weight.contiguous(),
+                out,
+                count,
+                len(weight),
+                into,
+                block,
+                enable_fp_fusion=True,
+            )
     return out
 
 
@@ -185,18 +170,19 @@ def grad_to_weight(grad: Tensor, argmax: Tensor, rows: Tensor, weight: Tensor) -
     batch, count, into = rows.shape
     out = torch.empty(weight.shape, dtype=weight.dtype, device=rows.device)
     block = block_of(into)
-    _grad_to_weight[len(weight), triton.cdiv(into, block)](
-        grad.contiguous(),
-        argmax.contiguous(),
-        rows.contiguous(),
-        out,
-        batch,
-        count,
-        len(weight),
-        into,
-        block,
-        enable_fp_fusion=True,
-    )
+    with on_device_of(rows):
+        _grad_to_weight[len(weight), triton.cdiv(into, block)](
+            grad.contiguous(),
+            argmax.contiguous(),
+            rows.contiguous(),
+            out,
+            batch,
+            count,
+            len(weight),
+            into,
+            block,
+            enable_fp_fusion=True,
+        )
     return out
 
 
@@ -214,8 +200,8 @@ def _variants(size: str, into: int) -> Iterator[Variant]:
             _pool,
             {"rows": operand, "weight": operand, "maxima": "*fp32", "argmax": "*i32"}
             | {"count": "i32", "embedding": "i32", "into": "constexpr", "precision": "constexpr"}
-            | dict.fromkeys(tile.constants, "constexpr"),
-            {"into": into, "precision": DOT[precision], **tile.constants},
+            | dict.fromkeys(tile.blocks, "constexpr"),
+            {"into": into, "precision": DOT[precision], **tile.blocks},
             tile.warps,
             tile.stages,
         )

@@ -28,9 +28,15 @@ VARIANTS = ()  # functions of other kernels
 
 @triton.jit
 def phase(z):
-    """Take whole turns off angles, |z| < 1e4: radians in [-pi, pi]."""
+    """Take whole turns off angles, |z| < 3e4: radians in [-pi, pi]."""
     k = (z * PER_TURN + ROUND) - ROUND
     return z - k * TURN_HIGH - k * TURN_LOW
+
+
+@triton.jit
+def phase_of_half_turns(x):
+    """Turn multiples of pi into a phase: whole turns come off before that factor, exactly."""
+    return (x - 2 * tl.floor(x / 2 + 0.5)) * PI
 
 
 @triton.jit
@@ -45,6 +51,14 @@ def sine(r):
 def cosine(r):
     """Give the cosine of a phase; absolute error below 1e-6."""
     return _odd(-tl.abs(r) + HALF_PI)
+
+
+@triton.jit
+def sine_or_cosine(r, is_cosine):
+    """Give the sine of a phase, or where asked the cosine, by one polynomial."""
+    a = tl.abs(r)
+    folded = tl.minimum(a, -a + PI)
+    return _odd(tl.where(is_cosine, -a + HALF_PI, tl.where(r < 0, -folded, folded)))
 
 
 @triton.jit

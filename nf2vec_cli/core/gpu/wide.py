@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.mlp import DOT, block, kept_of, product, response, sloped
 from nf2vec_cli.core.mlp import Network, frequencies, views
@@ -160,15 +161,16 @@ def multiply(
     if not out.numel():
         return
     tm, tn = (min(*most) for most in zip(TILES[then], map(block, (rows, columns)), strict=True))
-    product_kernel[(triton.cdiv(rows, tm) * triton.cdiv(columns, tn), batch)](
-        a, b, out, out if bias is None else bias, out if kept is None else kept,
-        rows, columns, inner, *a.stride(), *b.stride(), *out.stride()[:2],
-        0 if bias is None else bias.stride(0),
-        PRECISION="ieee" if exact else DOT[precision],
-        OMEGA=float(spec.omega) if spec.activation == "sine" else 0.0,
-        THEN=then, BIASES=bias is not None, KEEP=kept is not None,
-        TM=tm, TN=tn, TK=min(INNER, block(inner)), num_warps=WARPS, num_stages=STAGES,
-    )  # fmt: skip
+    with on_device_of(out):
+        product_kernel[(triton.cdiv(rows, tm) * triton.cdiv(columns, tn), batch)](
+            a, b, out, out if bias is None else bias, out if kept is None else kept,
+            rows, columns, inner, *a.stride(), *b.stride(), *out.stride()[:2],
+            0 if bias is None else bias.stride(0),
+            PRECISION="ieee" if exact else DOT[precision],
+            OMEGA=float(spec.omega) if spec.activation == "sine" else 0.0,
+            THEN=then, BIASES=bias is not None, KEEP=kept is not None,
+            TM=tm, TN=tn, TK=min(INNER, block(inner)), num_warps=WARPS, num_stages=STAGES,
+        )  # fmt: skip
 
 
 def low_precision(precision: str) -> torch.dtype:
