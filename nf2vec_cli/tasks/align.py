@@ -21,6 +21,7 @@ from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.aligned_store import AlignedStore, already_there, check_free
+from nf2vec_cli.tasks.encoders import require_known_init
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 READ = 64  # fields in memory at once
@@ -110,10 +111,12 @@ def align_store(
         progress: told about each field that is matched.
 
     Raises:
-        StoreError: there is no field, no such id, a network that is not known, or `out` is taken.
+        StoreError: there is no field, no such id, a network or init that is not known, or `out` is
+            taken.
     """
     config = config or AlignConfig()
     store = open_store(path)
+    require_known_init(store)
     spec = _network(store)
     done = store.rows(Status.DONE)
     if not len(done):

@@ -89,6 +89,7 @@ class AlignedStore:
             config=source.config | {"codec": "exact"},
             versions=versions(torch.device("cpu")),
             cells=source.config["grid"] if source.field == "nerf" else 0,
+            imported=source.imported or None,
         )
         self.made = open_store(self.part, mode="a")
         self.rows = source.rows()  # a row's place in here is its row in the copy

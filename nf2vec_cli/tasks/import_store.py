@@ -24,7 +24,7 @@ from nf2vec_cli.models.network import NetworkSpec, radiance_init, split_theta
 from nf2vec_cli.models.probes import field_outputs
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
-from nf2vec_cli.store.create import create_store, holds_store
+from nf2vec_cli.store.create import create_store, free_name, holds_store
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.import_object import told
 
@@ -162,6 +162,11 @@ def _known(store: Store, wanted: Wanted) -> Start:
     if wanted.codec and wanted.codec != store.codec:
         raise StoreError(f"{store.path} keeps weights {store.codec}, not {wanted.codec}")
     spec, origin = NetworkSpec(**store.network), store.imported.get("init", "the store's own")
+    if wanted.init not in (None, "none") and origin == UNKNOWN_INIT:
+        raise StoreError(
+            f"{store.path} starts from no known init, and {wanted.init!r} comes too late for it",
+            hint=f"`--init {wanted.init} --store {free_name(store.path)}` makes a new store",
+        )
     if wanted.init not in (None, "none", "first"):
         dummy = Found(store.init, spec)
         init, _ = _init(wanted.init, dummy, wanted.net)

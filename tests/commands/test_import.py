@@ -150,10 +150,12 @@ def test_without_an_init_fields_are_not_embedded_and_no_fit_joins_them(run, inrs
     assert told(outcome)["init"] == "unknown"
     assert "not embedded" in outcome.stderr.replace("\n  ", " ")
     assert told(run("info", store, "--json"))["init"] == "unknown"
-    for verb in ("encode", "train"):
-        refused = run(verb, store)
+    for line in (("encode",), ("train",), ("align", "--all")):
+        refused = run(line[0], store, *line[1:])
         assert refused.exit_code == 4
         assert "--init FILE" in refused.stderr
+        assert "ds-2.zarr" in refused.stderr
+    assert not (tmp_path / "ds-aligned.zarr").exists()
     joined = run("fit", shapes, "--field", "udf", "--store", store)
     assert joined.exit_code == 4
     assert "fields from elsewhere" in joined.stderr
@@ -193,6 +195,36 @@ def test_another_init_than_the_store_s_is_refused(run, inrs, init, tmp_path):
 
     assert outcome.exit_code == 4
     assert "another init" in outcome.stderr
+
+
+@pytest.mark.parametrize("asked", ["first", "file"])
+def test_a_store_of_unknown_init_is_told_none_later(run, inrs, init, tmp_path, asked):
+    store = tmp_path / "ds.zarr"
+    run("import", inrs, "--field", "udf", "--store", store)
+
+    outcome = run("import", inrs, "--init", init if asked == "file" else asked, "--store", store)
+
+    assert outcome.exit_code == 4
+    assert "starts from no known init" in outcome.stderr
+    assert "ds-2.zarr" in outcome.stderr
+    assert run("import", inrs, "--store", store).exit_code == 0
+
+
+def test_what_align_makes_of_imported_fields_is_imported_too(run, tmp_path):
+    store, out = tmp_path / "ds.zarr", tmp_path / "aligned.zarr"
+    nerf_folder(tmp_path / "data" / "n0", near(radiance_init(NERF, seed=0).numpy(), 1, by=0.05))
+    assert run("import", tmp_path / "data", "--store", store).exit_code == 0
+
+    told(run("align", store, "--all", "--out", out, "--jobs", 1, "--json"))
+
+    assert open_store(out).imported == open_store(store).imported
+    checked = run("check", out)
+    assert checked.exit_code == 0, checked.stdout
+    for path in (store, out):
+        assert "imported, layout nerf-folder" in told(run("info", path, "--json"))["recipe"]
+        refused = run("fit", tmp_path / "data", "--field", "nerf", "--store", path, "--dry-run")
+        assert refused.exit_code == 4, refused.stderr
+        assert "fields from elsewhere" in refused.stderr
 
 
 def test_imported_fields_train_an_encoder_and_are_embedded(run, inrs, init, tmp_path):
