@@ -20,7 +20,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.aligned_store import AlignedStore, already_there, check_free
+from nf2vec_cli.tasks.aligned_store import AlignedStore, already_there, check_free, check_unused
 from nf2vec_cli.tasks.encoders import require_known_init
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
@@ -137,9 +137,11 @@ def align_store(
         # not above, so that a field that is not finite is looked at, and reported
         todo = done[~(alike >= config.gate)] if named is None else np.unique(named)
         product = _product(store, done, todo, config)
-        told = None if force or out is None else already_there(out, product)
+        told = None if force or out is None else already_there(out, product, store)
         if told is not None:
             return AlignResult(store=str(out), written=False, objects=(), **told)
+        if out is not None and len(todo):
+            check_unused(out, store)
         made = AlignedStore(store, out) if out is not None and len(todo) else None
         found = []
         luck = None

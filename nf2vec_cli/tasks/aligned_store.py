@@ -14,7 +14,7 @@ from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.create import create_store, free_name, holds_store
 from nf2vec_cli.store.durable import PARTIAL
 from nf2vec_cli.store.lock import store_lock
-from nf2vec_cli.store.products import ENCODERS
+from nf2vec_cli.store.products import CHECKPOINTS, EMBEDDINGS, ENCODERS, HEADS
 from nf2vec_cli.store.schema import BESIDE, COLUMNS, SURFACE, Entry, Status
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.fit import versions
@@ -27,7 +27,9 @@ KIND = "align"
 COUNTS = ("fields", "left", "aligned", "failed", "strangers")
 TOLD = (*COUNTS, "before", "after", "matrices", "chance")  # what is kept of a run
 REGISTERED = ("id", "source", "class", "split", "parent", "copy")
-LEARNT = (ENCODERS, "heads")  # what was learned from a store's fields knows those of its copy too
+LEARNT = (ENCODERS, HEADS)  # what was learned from a store's fields knows those of its copy too
+COPIED = (f"{ENCODERS}/*", f"{HEADS}/*/*")  # so these may be the store's own
+PLACES = (*COPIED, f"{EMBEDDINGS}/*", f"{CHECKPOINTS}/*")  # no run tells what is in here
 
 
 def check_free(out: Path, store: Store) -> None:
@@ -36,7 +38,7 @@ def check_free(out: Path, store: Store) -> None:
     Raises:
         StoreError: something is there that stays.
     """
-    other = f"`nf2vec align {store.path} --out {free_name(out)}`"
+    other = _elsewhere(out, store)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if out.resolve() == store.path.resolve():
@@ -48,7 +50,30 @@ def check_free(out: Path, store: Store) -> None:
         raise StoreError(f"{out} holds fields that `align` did not make: it is kept", hint=other)
 
 
-def already_there(out: Path, product: str) -> dict[str, Any] | None:
+def check_unused(out: Path, store: Store) -> None:
+    """See that nothing is lost with what `align` made at `out`: neither embedded nor learned there.
+
+    Raises:
+        StoreError: something was.
+    """
+    added = _learnt(out, *PLACES) - _learnt(store.path, *COPIED)
+    if added:
+        raise StoreError(
+            f"{out} has {sorted(added)[0]!r}, which `align` did not make: it is kept",
+            hint=_elsewhere(out, store),
+        )
+
+
+def _elsewhere(out: Path, store: Store) -> str:
+    return f"`nf2vec align {store.path} --out {free_name(out)}`"
+
+
+def _learnt(path: Path, *patterns: str) -> set[str]:
+    found = (group for pattern in patterns for group in path.glob(f"{pattern}/zarr.json"))
+    return {group.parent.relative_to(path).as_posix() for group in found}
+
+
+def already_there(out: Path, product: str, store: Store) -> dict[str, Any] | None:
     """Give what was told of the run that made this very store; None: it is not there.
 
     Raises:
@@ -58,6 +83,7 @@ def already_there(out: Path, product: str) -> dict[str, Any] | None:
         return None
     told = open_store(out).runs()[-1]["summary"]
     if told["product"] != product:
+        check_unused(out, store)  # where `--force` would not help either
         raise StoreError(
             f"{out} is there already, made of other fields or settings",
             hint="`--force` replaces it, `--out` names another",
@@ -128,7 +154,7 @@ class AlignedStore:
                 )
         if self.out.exists():
             with store_lock(self.out):  # not while another run writes there
-                pass
+                check_unused(self.out, self.source)  # nor what it has written by now
             shutil.rmtree(self.out)
         self.part.rename(self.out)
 

@@ -16,7 +16,7 @@ from near_radiance import RADIANCE, make_radiance_store
 from nf2vec_cli.models.matching import Symmetry, transformed
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.store.check import check_store
-from nf2vec_cli.store.products import ENCODERS, keys
+from nf2vec_cli.store.products import ENCODERS, keys, save_state
 from nf2vec_cli.store.schema import COLUMNS, Status
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.align import largest_change
@@ -303,6 +303,31 @@ def test_what_is_there_is_never_replaced(run, store, tmp_path, there):
 
     assert outcome.exit_code == 4
     assert "--out" in outcome.stderr
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("made", ["embeddings", "encoders", "heads/classify"])
+def test_what_was_made_from_aligned_fields_is_never_lost(run, store, tmp_path, made):
+    """No run tells of it; what the store had learned itself is no reason to keep the copy."""
+    save_state(open_store(store, mode="a"), made, "old", {"a": np.zeros(1)})
+    result(run("align", store, *ONE, "--json"))
+    out = tmp_path / "ds-aligned.zarr"
+    assert result(run("align", store, *ONE, "--force", "--json"))["written"]
+    save_state(open_store(out, mode="a"), made, "new", {"a": np.zeros(1)})
+    before = state(tmp_path)
+
+    same = result(run("align", store, *ONE, "--json"))
+    others = [
+        run("align", store, *ONE, *more)
+        for more in (("--force",), ("--set", "seed=1"), ("--set", "seed=1", "--force"))
+    ]
+
+    assert not same["written"]
+    for other in others:
+        assert other.exit_code == 4
+        assert f"{made}/new" in other.stderr
+        assert "ds-aligned-2.zarr" in other.stderr
+        assert "--force" not in other.stderr
     assert state(tmp_path) == before
 
 
