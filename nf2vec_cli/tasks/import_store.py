@@ -26,6 +26,7 @@ from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.create import create_store, free_name, holds_store
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
+from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.import_object import told
 
 MEASURED = 8  # fields on which a codec is tried
@@ -143,8 +144,10 @@ def scout(listed: Listed, wanted: Wanted) -> Iterator[Found]:
         try:
             one = read(ref, wanted.net)
             checked(one.theta)
-        except (InputError, OSError) as error:
-            reason = reason or f"{ref.id}: {error}"
+        except Exception as error:  # one object, however odd, must not end the search
+            if isinstance(error, Nf2vecError) and not isinstance(error, InputError):
+                raise  # a library is missing
+            reason = reason or f"{ref.id}: {reason_of(error)}"
             continue
         found = True
         yield one

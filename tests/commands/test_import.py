@@ -361,6 +361,44 @@ def test_a_pickle_in_the_folder_is_refused_and_not_run(run, tmp_path, monkeypatc
     assert not (tmp_path / "pwned").exists()
 
 
+def test_damage_of_every_kind_is_reported_and_the_others_go_on(run, tmp_path, monkeypatch):
+    """The first that can be read says what the store is, whatever is wrong with those before it."""
+    nets = tmp_path / "nets"
+    nets.mkdir()
+    ring = {"weight": torch.ones(2)}
+    ring["model"] = ring
+    torch.save(ring, nets / "a.pth")
+    good = state_dict(layers_of(start()))
+    torch.save(good, nets / "b.pth", _use_new_zipfile_serialization=False)
+    (nets / "b.pth").write_bytes((nets / "b.pth").read_bytes()[:100])
+    torch.save({"_x": 1}, nets / "c.pth")
+    torch.save(good, nets / "d.pth")
+    line = ["import", nets, "--field", "udf", "--store", tmp_path / "ds.zarr", "--json"]
+
+    result = told(run(*line), 7)
+
+    assert (result["imported"], result["failed"]) == (1, 3)
+    assert "no tensors by name" in result["failures"][0]["reason"]
+
+
+def test_an_odd_error_of_a_reader_does_not_end_the_search(run, inrs, tmp_path, monkeypatch):
+    from nf2vec_cli.foreign import nf2vec_h5
+
+    read = nf2vec_h5.read
+
+    def odd(ref, *more, **named):
+        if ref.id == "test/5":
+            raise AssertionError("odd")
+        return read(ref, *more, **named)
+
+    monkeypatch.setattr(nf2vec_h5, "read", odd)
+    line = ["import", inrs, "--field", "udf", "--store", tmp_path / "ds.zarr", "--json"]
+
+    result = told(run(*line), 7)
+
+    assert (result["imported"], result["failed"]) == (5, 1)
+
+
 def test_ids_on_standard_input(run, inrs, tmp_path, monkeypatch):
     monkeypatch.chdir(inrs)
 

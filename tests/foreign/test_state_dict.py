@@ -153,6 +153,34 @@ def test_a_file_that_is_cut_short_is_damaged(saved, name):
         read(path)
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_wherever_a_checkpoint_is_cut_it_is_refused(tmp_path, layers, old):
+    """Torch says it by one of a dozen kinds of error."""
+    path = tmp_path / "a.pth"
+    torch.save(state_dict(layers), path, _use_new_zipfile_serialization=not old)
+    whole = path.read_bytes()
+    assert read(path).spec == SPEC
+
+    for end in (1, 2, 5, 14, 60, 100, 300, 700, 1000, 1500, 2000, 4000, 9000, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match="damaged|refused"):
+            read(path)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path)
+
+
+def test_a_state_dict_that_contains_itself_holds_no_tensors(tmp_path):
+    ring = {"weight": torch.ones(2)}
+    ring["model"] = ring
+    torch.save(ring, tmp_path / "a.pth")
+
+    with pytest.raises(InputError, match="no tensors by name"):
+        read(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
