@@ -361,7 +361,7 @@ def test_a_pickle_in_the_folder_is_refused_and_not_run(run, tmp_path, monkeypatc
     assert not (tmp_path / "pwned").exists()
 
 
-def test_damage_of_every_kind_is_reported_and_the_others_go_on(run, tmp_path, monkeypatch):
+def test_damage_of_every_kind_is_reported_and_the_others_go_on(run, tmp_path):
     """The first that can be read says what the store is, whatever is wrong with those before it."""
     nets = tmp_path / "nets"
     nets.mkdir()
