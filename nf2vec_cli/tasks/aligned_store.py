@@ -11,7 +11,7 @@ import torch
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.create import create_store, free_name, holds_store
+from nf2vec_cli.store.create import create_store, free_name, holds_store, named, with_ending
 from nf2vec_cli.store.durable import PARTIAL
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import CHECKPOINTS, EMBEDDINGS, ENCODERS, HEADS
@@ -39,9 +39,15 @@ def check_free(out: Path, store: Store) -> None:
         StoreError: something is there that stays.
     """
     other = _elsewhere(out, store)
+    place, home = out.resolve(), store.path.resolve()
+    if place != home and (place.is_relative_to(home) or home.is_relative_to(place)):
+        raise StoreError(
+            f"{out} and the store {store.path} would lie in each other",
+            hint=_elsewhere(with_ending(store.path, "-aligned"), store),
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if out.resolve() == store.path.resolve():
+    if place == home:
         raise StoreError(f"{out} is the store itself, which stays as it is", hint=other)
     if not holds_store(out):
         raise StoreError(f"{out} is there already, and is no store", hint=other)
@@ -99,6 +105,7 @@ class AlignedStore:
     """
 
     def __init__(self, source: Store, out: Path) -> None:
+        out = named(out)
         self.source, self.out = source, out
         out.parent.mkdir(parents=True, exist_ok=True)
         self.part = out.with_name(f".{out.name}.part")

@@ -285,6 +285,26 @@ def test_what_cannot_be_aligned_is_refused(run, store, tmp_path, kind):
     assert state(tmp_path) == before
 
 
+def test_the_store_may_be_the_folder_that_one_is_in(run, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(store)
+
+    found = result(run("align", ".", *ONE, "--json"))
+
+    assert found["store"] == str(tmp_path / "ds-aligned.zarr")
+    assert run("align", ".", "--out", ".", *ONE).exit_code == 4
+
+
+@pytest.mark.parametrize("out", ["aligned.zarr", "runs/aligned.zarr", "runs/../a.zarr"])
+def test_nothing_is_made_inside_the_store(run, store, tmp_path, out):
+    before = state(tmp_path)
+
+    outcome = run("align", store, "--out", store / out, *ONE)
+
+    assert outcome.exit_code == 4
+    assert "would lie in each other" in outcome.stderr
+    assert state(tmp_path) == before
+
+
 @pytest.mark.parametrize("there", ["itself", "fields", "folder", "file"])
 def test_what_is_there_is_never_replaced(run, store, tmp_path, there):
     out = tmp_path / "out.zarr"
