@@ -84,9 +84,9 @@ def layers_of(flat: Floats, parts: list[tuple[str, tuple[int, ...]]]) -> list[La
 
 
 def _parts(opened: Any) -> list[tuple[str, tuple[int, ...]]]:
-    told = array_of(opened, CONFIG)
+    text = array_of(opened, CONFIG)
     try:
-        told = None if told is None else json.loads(np.asarray(told[()]).reshape(-1)[0])
+        told: Any = None if text is None else json.loads(np.asarray(text[()]).reshape(-1)[0])
         return [(str(name), tuple(int(n) for n in shape)) for name, shape in told]
     except (ValueError, TypeError, IndexError) as error:
         raise InputError(f"{CONFIG!r} is no list of names and shapes") from error

@@ -97,6 +97,15 @@ def already_there(out: Path, product: str, store: Store) -> dict[str, Any] | Non
     return {name: told[name] for name in TOLD}
 
 
+def least_alike(store: Store) -> float | None:
+    """Give the correlation of matrices with the init below which `align` calls fields strange.
+
+    None: `align` did not make this store.
+    """
+    runs = [run for run in store.runs() if run["kind"] == KIND]
+    return runs[-1]["config"]["chance"] * runs[-1]["summary"]["chance"] if runs else None
+
+
 class AlignedStore:
     """A copy of a store under way: rows that are `put` have other weights, all others their own.
 

@@ -194,9 +194,25 @@ def test_a_field_of_another_init_is_made_nearer(run, tmp_path):
     assert outcome.exit_code == 0
     assert (found["left"], found["aligned"], found["strangers"]) == (COUNT - 1, 1, 1)
     assert abs(found["before"]) < 0.1
-    assert found["after"] > 0.5  # the gate of `encode` goes by biases as well
+    assert found["after"] > 0.5  # biases match by chance
     assert found["matrices"] < 1.2 * found["chance"] < 0.6
     assert "1 fields are still strange" in outcome.stderr
+
+
+def test_encode_leaves_out_what_align_calls_strange(run, store, tmp_path):
+    result(run("train", tmp_path / "before.zarr", *options(), "--json"))
+    open_store(store, mode="a").commit([2], siren_init(SPEC, seed=5).numpy()[None])
+    told = result(run("align", store, *ONE, "--json"))
+    out = tmp_path / "ds-aligned.zarr"
+
+    outcome = run("encode", out, "--encoder", tmp_path / "before.zarr", "--json")
+
+    (strange,) = (row for row in told["objects"] if row["strange"])
+    assert (strange["id"], strange["after"] > 0.5) == ("shape/2", True)
+    found = json.loads(outcome.stdout)
+    assert outcome.exit_code == 7
+    assert (found["encoded"], found["strangers"]) == (COUNT - 1, ["shape/2"])
+    assert "1 fields are not aligned with the init, 'shape/2' first" in outcome.stderr
 
 
 def test_a_field_that_is_not_finite_is_told_and_left(run, tmp_path):
