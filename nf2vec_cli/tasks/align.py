@@ -32,10 +32,10 @@ class Matched:
     """How a field was brought to the init.
 
     before, after: correlation of its hidden weights and biases with the init's. matrices: that of
-    the hidden matrices alone, after, by which `encode` goes in an aligned store. moved: percent of its hidden
-    neurons that changed places. turned: percent that changed a sign. change: largest difference of
-    its outputs at random points, of outputs above 1 as their share. strange: whether `matrices` is
-    no more than chance gives. problem: why it was left as it was, else empty.
+    the hidden matrices alone, after, by which `encode` goes in an aligned store. moved: percent of
+    its hidden neurons that changed places. turned: percent that changed a sign. change: largest
+    difference of its outputs at random points, of outputs above 1 as their share. strange: whether
+    `matrices` is no more than chance gives. problem: why it was left as it was, else empty.
     """
 
     id: str

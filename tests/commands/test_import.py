@@ -240,6 +240,25 @@ def test_imported_fields_train_an_encoder_and_are_embedded(run, inrs, init, tmp_
     assert told(encoded)["encoded"] == 6
 
 
+def test_a_store_of_embeddings_tells_where_their_fields_came_from(run, inrs, init, tmp_path):
+    from near_init import options
+
+    from nf2vec_cli.store.schema import Entry
+    from nf2vec_cli.tasks.embedding_store import write_embedding_store
+    from nf2vec_cli.tasks.encoders import open_encoder
+
+    store, made = tmp_path / "ds.zarr", tmp_path / "made.zarr"
+    run("import", inrs, "--field", "udf", "--init", init, "--store", store)
+    assert run("train", store, *options()).exit_code == 0
+    like, how = open_store(store), {"config": {}, "summary": {}, "versions": {}}
+    known, z = open_encoder(like), np.zeros((1, 16), np.float32)
+
+    write_embedding_store(made, like, known, [Entry("a", "")], z, {}, kind="generate", **how)
+
+    assert open_store(made).imported == like.imported
+    assert run("check", made).exit_code == 0
+
+
 def test_a_mesh_tells_the_error_of_a_signed_distance(run, tmp_path):
     authors_h5(tmp_path / "a" / "train" / "0.h5", near(start(), 1), 3, **authors_mesh())
     store = tmp_path / "ds.zarr"
