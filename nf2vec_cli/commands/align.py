@@ -32,7 +32,9 @@ def align(
     config: ConfigOpt = None,
     settings: SetOpt = None,
     jobs: JobsOpt = 0,
-    force: Annotated[bool, Option("--force", help="Make OUT again, if `align` made it.")] = False,
+    force: Annotated[
+        bool, Option("--force", help="Make OUT again, if `align` alone made it.")
+    ] = False,
     dry_run: DryRunOpt = False,
     json: JsonOpt = False,
 ) -> None:
@@ -45,6 +47,7 @@ def align(
     from nf2vec_cli.config.align import AlignConfig
     from nf2vec_cli.config.load import load_config
     from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.store.create import with_ending
     from nf2vec_cli.tasks.align import align_store
 
     if ids and everything:
@@ -52,7 +55,7 @@ def align(
     result = align_store(
         store,
         load_config(AlignConfig, file=config, overrides=settings or []),
-        out=None if dry_run else out or store.with_name(f"{store.stem}-aligned{store.suffix}"),
+        out=None if dry_run else out or with_ending(store, "-aligned"),
         ids=ids or (),
         everything=everything,
         jobs=jobs,

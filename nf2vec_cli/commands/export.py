@@ -1,6 +1,5 @@
 """`nf2vec export`: what a store holds, in files that others read."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import DryRunOpt, JsonOpt, StoreArg
+from nf2vec_cli.commands.options import DryRunOpt, JsonOpt, StoreArg, ids_of
 from nf2vec_cli.commands.reconstruct import IdsOpt
 from nf2vec_cli.errors import PartialFailure
 
@@ -16,9 +15,9 @@ EXAMPLE = """
 nf2vec export ds.zarr fields/
 nf2vec export ds.zarr inrs/ --format hdf5
 nf2vec export ds.zarr chair.onnx/ --format onnx --ids chair/chair
-nf2vec export ds.zarr fields.npz --format npz --one-file
-nf2vec export ds.zarr embeddings.npz --what embeddings --format npz
-nf2vec export ds.zarr encoder.onnx --what encoder --format onnx
+nf2vec export ds.zarr fields.npz --one-file
+nf2vec export ds.zarr embeddings.npz --what embeddings
+nf2vec export ds.zarr encoder.onnx --what encoder
 """
 
 
@@ -28,13 +27,14 @@ def export(
         Path, Argument(metavar="OUT", help="Folder for the fields: OUT/ID.suffix; else a file.")
     ],
     format: Annotated[
-        Literal["safetensors", "hdf5", "npz", "onnx", "nerf-folder"],
+        Literal["safetensors", "hdf5", "npz", "onnx", "nerf-folder"] | None,
         Option(
             "--format",
             help="hdf5: fields as the authors' OUT/SPLIT/NUMBER.h5; nerf-folder: radiance as the "
-            "authors' OUT/ID/nerf_weights.pth.",
+            "authors' OUT/ID/nerf_weights.pth. If not given, as a file's suffix says, else "
+            "safetensors.",
         ),
-    ] = "safetensors",
+    ] = None,
     what: Annotated[
         Literal["fields", "embeddings", "encoder", "classifier"],
         Option("--what", help="What to write."),
@@ -64,10 +64,7 @@ def export(
     from nf2vec_cli.tasks.export import Order
     from nf2vec_cli.tasks.export import export as write
 
-    names = [name for name in ids or () if name != "-"]
-    if "-" in (ids or ()):
-        names += sys.stdin.read().split()
-    order = Order(what, format, tuple(names), one_file, key, force, dry_run)
+    order = Order(what, format or "", tuple(ids_of(ids)), one_file, key, force, dry_run)
     failed = []
 
     def rows() -> Iterator[object]:

@@ -1,5 +1,6 @@
 """Options that several commands share, so that one word means one thing everywhere."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,3 +65,11 @@ KeyOpt = Annotated[
 ]
 DryRunOpt = Annotated[bool, Option("--dry-run", help="Print what would be done, and do nothing.")]
 JsonOpt = Annotated[bool, Option("--json", help="Print JSON, one object a line.")]
+
+
+def ids_of(given: list[str] | None) -> list[str]:
+    """Give the ids that were asked for; `-` stands for those on standard input, one a line."""
+    names = [name for name in given or () if name != "-"]
+    if "-" in (given or ()):
+        names += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
+    return names

@@ -1,6 +1,5 @@
 """`nf2vec reconstruct`: fields back into meshes, clouds, voxels or pictures."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Literal
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import DeviceOpt, JobsOpt, JsonOpt, SourcesOpt, StoreArg
+from nf2vec_cli.commands.options import DeviceOpt, JobsOpt, JsonOpt, SourcesOpt, StoreArg, ids_of
 from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import PartialFailure
 
@@ -164,9 +163,7 @@ def reconstruct(
             up=up,
         ),
     )
-    names = [name for name in ids or () if name != "-"]
-    if "-" in (ids or ()):
-        names += sys.stdin.read().split()
+    names = ids_of(ids)
     failed = []
 
     def rows() -> Iterator[object]:

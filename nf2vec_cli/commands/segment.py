@@ -1,6 +1,5 @@
 """`nf2vec segment`: the parts of objects, from their embeddings."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from nf2vec_cli.commands.options import (
     SetOpt,
     StoreArg,
     WaitOpt,
+    ids_of,
 )
 from nf2vec_cli.commands.reconstruct import EncoderOpt, IdsOpt
 from nf2vec_cli.errors import PartialFailure
@@ -73,9 +73,7 @@ def segment(
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.segment import segment as tell
 
-    names = [name for name in ids or () if name != "-"]
-    if "-" in (ids or ()):
-        names += sys.stdin.read().split()
+    names = ids_of(ids)
     found = tell(
         store,
         parts,

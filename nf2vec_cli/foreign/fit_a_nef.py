@@ -19,7 +19,7 @@ import numpy as np
 from nf2vec_cli.config.import_ import ImportConfig
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.foreign.found import Floats, Found, Layer, field_of_layers
-from nf2vec_cli.foreign.hdf5 import numbers, open_h5
+from nf2vec_cli.foreign.hdf5 import array_of, numbers, open_h5
 from nf2vec_cli.shapes.discover import ShapeRef
 
 CONFIG = "param_config"
@@ -34,9 +34,10 @@ def expand(ref: ShapeRef) -> Iterator[ShapeRef]:
         OSError: it cannot be opened.
     """
     with open_h5(ref.path) as opened:
-        if "params" not in opened or opened["params"].ndim != 2:
+        params = array_of(opened, "params")
+        if params is None or params.shape is None or params.ndim != 2:
             raise InputError("it has no array 'params' of objects by weights")
-        count = len(opened["params"])
+        count = len(params)
     for row in range(count):
         yield replace(ref, id=f"{ref.id}/{row}", source=f"{ref.source}{MARK}{row}")
 
@@ -83,11 +84,11 @@ def layers_of(flat: Floats, parts: list[tuple[str, tuple[int, ...]]]) -> list[La
 
 
 def _parts(opened: Any) -> list[tuple[str, tuple[int, ...]]]:
-    text = np.asarray(opened[CONFIG][()]).reshape(-1)[0] if CONFIG in opened else b"null"
+    text = array_of(opened, CONFIG)
     try:
-        told = json.loads(text)
+        told: Any = None if text is None else json.loads(np.asarray(text[()]).reshape(-1)[0])
         return [(str(name), tuple(int(n) for n in shape)) for name, shape in told]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise InputError(f"{CONFIG!r} is no list of names and shapes") from error
 
 

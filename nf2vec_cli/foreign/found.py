@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,6 @@ class Found:
     transform: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     official: bool = False
     kind: str = ""  # of field, where the file says it
-    notes: tuple[str, ...] = field(default=())
 
 
 def field_of_layers(layers: Sequence[Layer], net: ImportConfig) -> tuple[Floats, NetworkSpec]:
@@ -153,6 +152,16 @@ def transform_of(told: object) -> tuple[float, float, float, float]:
         raise InputError(f"its transform {numbers.tolist()} is no centre and scale")
     x, y, z, scale = numbers.tolist()
     return x, y, z, scale
+
+
+def check_cells(shape: tuple[int, ...]) -> None:
+    """See that a grid of occupancy has a shape that a store can hold.
+
+    Raises:
+        InputError: it has not.
+    """
+    if len(shape) != 3 or len(set(shape)) != 1 or not 16 <= shape[0] <= 128 or shape[0] % 2:
+        raise InputError(f"its grid has {shape} cells: a cube of 16 to 128 is read")
 
 
 def checked(theta: Floats) -> Floats:

@@ -48,15 +48,20 @@ def open_h5(path: Path) -> Iterator[Any]:
             raise InputError(f"the file is damaged, or no HDF5 file: {reason}") from error
 
 
+def array_of(opened: Any, name: str) -> Any:
+    """Give an array by its name, unread; None: there is none, or it is a group."""
+    found = opened.get(name)
+    return found if isinstance(found, h5py_module().Dataset) else None
+
+
 def numbers(opened: Any, name: str, *, dims: int | None = None) -> Any:
     """Read an array of numbers, of `dims` dimensions.
 
     Raises:
         InputError: it is not there, too large, of another shape, or holds no numbers.
     """
-    h5py = h5py_module()
-    found = opened.get(name)
-    if not isinstance(found, h5py.Dataset):
+    found = array_of(opened, name)
+    if found is None:
         raise InputError(f"it has no array {name!r}: there are {', '.join(sorted(opened)[:8])}")
     if found.dtype.kind not in "fiu" or (found.shape is None):
         raise InputError(f"{name!r} holds no numbers")
@@ -67,7 +72,7 @@ def numbers(opened: Any, name: str, *, dims: int | None = None) -> Any:
 
 def text_of(opened: Any, name: str) -> str:
     """Give a scalar as a text: a whole number, or a text itself; "" if there is none."""
-    found = opened.get(name)
+    found = array_of(opened, name)
     if found is None or found.shape is None or found.size != 1:
         return ""
     value = np.asarray(found[()]).reshape(-1)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nf2vec_cli.config.import_ import ImportConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.foreign.found import Floats, Found, Views
+from nf2vec_cli.foreign.found import Floats, Found, Views, check_cells
 from nf2vec_cli.foreign.tensors import as_floats, load_checkpoint
 from nf2vec_cli.models.network import TCNN_OUTPUTS, NetworkSpec, radiance_spec, tcnn_init
 from nf2vec_cli.shapes.camera_file import read_cameras
@@ -86,9 +86,7 @@ def _grid(path: Path) -> NDArray[np.bool_]:  # -> [G, G, G]
     binary = loaded.get("_binary") if isinstance(loaded, dict) else None
     if not isinstance(binary, Tensor):
         raise InputError(f"{path.name} has no tensor '_binary'")
-    shape = tuple(binary.shape)
-    if len(shape) != 3 or len(set(shape)) != 1 or not 16 <= shape[0] <= 128 or shape[0] % 2:
-        raise InputError(f"{path.name} has a grid of {shape} cells: a cube of 16 to 128 is read")
+    check_cells(tuple(binary.shape))  # before a sparse one grows
     return (binary.to_dense() if binary.layout != torch.strided else binary).bool().numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,16 @@ from torch import Tensor
 
 from nf2vec_cli.config.import_ import ImportConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.foreign.found import Floats, Found, Layer, Views, field_of_layers, transform_of
+from nf2vec_cli.fields import FieldName
+from nf2vec_cli.foreign.found import (
+    Floats,
+    Found,
+    Layer,
+    Views,
+    check_cells,
+    field_of_layers,
+    transform_of,
+)
 from nf2vec_cli.foreign.tensors import as_floats, read_tensors
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.shapes.discover import ShapeRef
@@ -78,7 +88,7 @@ def pattern_of(keys: str) -> re.Pattern[str]:
 def _ours(layers: list[Layer], facts: dict[str, Any], beside: dict[str, Tensor]) -> Found:
     """Read what `nf2vec export` wrote: weights as they are, and what the store keeps beside."""
     try:
-        spec = NetworkSpec(**facts["network"])
+        spec, kind = _known(facts), FieldName(facts["field"])
         transform = transform_of(facts["transform"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"what its metadata says of it cannot be used: {error}") from error
@@ -88,6 +98,8 @@ def _ours(layers: list[Layer], facts: dict[str, Any], beside: dict[str, Tensor])
     if shapes != spec.shapes or len(theta) != spec.parameters:
         raise InputError(f"its layers are {shapes}, and its metadata says {spec.shapes}")
     grid, cameras = beside.get("grid"), beside.get("cameras")
+    if grid is not None:
+        check_cells(tuple(grid.shape))
     return Found(
         np.ascontiguousarray(theta, np.float32),
         spec,
@@ -97,8 +109,22 @@ def _ours(layers: list[Layer], facts: dict[str, Any], beside: dict[str, Tensor])
         grid=None if grid is None else grid.bool().numpy(),
         views=None if cameras is None else _views(cameras),
         transform=transform,
-        kind=str(facts.get("field", "")),
+        kind=kind.value,
     )
+
+
+def _known(facts: dict[str, Any]) -> NetworkSpec:
+    """Read an architecture, which must be one that a field can have.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    spec = NetworkSpec(**facts["network"])
+    sine = spec.activation == "sine" and not spec.octaves and isfinite(spec.omega)
+    relu = spec.activation == "relu" and spec.octaves > 0 and isfinite(spec.density)
+    if not (spec.omega > 0 if sine else relu and spec.density > 0):
+        raise ValueError(f"no field has the network {facts['network']}")
+    return spec
 
 
 def _views(cameras: Tensor) -> Views:

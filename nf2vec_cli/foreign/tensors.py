@@ -49,8 +49,23 @@ def load_checkpoint(path: Path) -> object:
             "the file is no checkpoint of tensors alone; a pickle may run any code when it is "
             "read: refused"
         ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch says of bytes that are no checkpoint whatever comes up
+        if isinstance(error, OSError):
+            _read_through(path)  # of a zip that is cut short torch says that, too
         raise InputError(f"the file is damaged, or no checkpoint: {_first(error)}") from error
+
+
+def _read_through(path: Path) -> None:
+    """See that a file can be read.
+
+    Raises:
+        OSError: it cannot.
+    """
+    with path.open("rb") as opened:
+        while opened.read(1 << 20):
+            pass
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -67,13 +82,14 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _named(loaded: object) -> dict[str, Tensor]:
     """Find the state dict: the whole, or below one of the usual names, beside what else is kept."""
-    if isinstance(loaded, Mapping):
-        for name in NESTED:
-            if isinstance(loaded.get(name), Mapping):
-                return _named(loaded[name])
-        found = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-        if found:
+    inner, seen = loaded, set[int]()
+    while isinstance(inner, Mapping) and id(inner) not in seen:  # one may contain itself
+        seen.add(id(inner))
+        below = [inner[name] for name in NESTED if isinstance(inner.get(name), Mapping)]
+        found = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+        if found and not below:
             return found
+        inner = below[0] if below else None
     raise InputError(f"the file holds no tensors by name: it is a {type(loaded).__name__}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from nf2vec_cli.errors import InputError
+from nf2vec_cli.foreign.found import Floats
 from nf2vec_cli.foreign.nerf_folder import CAMERAS, GRID, PARAMS, WEIGHTS
 from nf2vec_cli.foreign.write_field import Outgoing
 from nf2vec_cli.models.network import TCNN_OUTPUTS, tcnn_init
@@ -37,18 +38,19 @@ def folder_files(field: Outgoing) -> dict[str, bytes]:
         binary = torch.from_numpy(field.grid).to_sparse()
         facts = {"_roi_aabb": box.half(), "_binary": binary, "resolution": cells.half()}
         files[GRID] = _saved(facts)
-    if field.cameras is not None and len(field.cameras):
-        files[CAMERAS] = json.dumps(_cameras(field)).encode()
+    if field.cameras is not None:
+        trained = field.cameras[field.cameras[:, 15] == 1]  # others are held out
+        if len(trained):
+            files[CAMERAS] = json.dumps(_cameras(trained, spec.density)).encode()
     return files
 
 
-def _cameras(field: Outgoing) -> dict[str, Any]:
-    assert field.cameras is not None
-    rows = field.cameras[field.cameras[:, 15] == 1].astype(np.float64)
+def _cameras(cameras: Floats, density: float) -> dict[str, Any]:
+    rows = cameras.astype(np.float64)
     frames = []
     for number, row in enumerate(rows):
         pose = np.vstack([row[:12].reshape(3, 4), [0, 0, 0, 1]])
-        pose[:3, 3] *= field.spec.density
+        pose[:3, 3] *= density
         name = f"train/r_{number}"
         frames.append({"file_path": name, "transform_matrix": pose.tolist()})
     focal, width, height = rows[0, 12:15].tolist()

@@ -34,9 +34,20 @@ from nf2vec_cli.store.schema import (
 )
 
 
+def named(path: Path) -> Path:
+    """Give the same path by a name, which `.` and `..` are not."""
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """Name what belongs beside a store: NAME-ending.zarr beside NAME.zarr."""
+    path = named(path)
+    return path.with_name(f"{path.stem}{ending}{path.suffix}")
+
+
 def free_name(path: Path) -> Path:
     """Name what is not there yet: NAME-2.zarr beside NAME.zarr, and so on."""
-    names = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2))
+    names = (with_ending(path, f"-{n}") for n in count(2))
     return next(name for name in names if not name.exists())
 
 

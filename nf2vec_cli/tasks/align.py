@@ -20,7 +20,8 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.aligned_store import AlignedStore, already_there, check_free
+from nf2vec_cli.tasks.aligned_store import AlignedStore, already_there, check_free, check_unused
+from nf2vec_cli.tasks.encoders import require_known_init
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 READ = 64  # fields in memory at once
@@ -30,11 +31,11 @@ READ = 64  # fields in memory at once
 class Matched:
     """How a field was brought to the init.
 
-    before, after: correlation of its hidden weights and biases with the init's, which `encode`
-    goes by. matrices: that of the hidden matrices alone, after. moved: percent of its hidden
-    neurons that changed places. turned: percent that changed a sign. change: largest difference of
-    its outputs at random points, of outputs above 1 as their share. strange: whether `matrices` is
-    no more than chance gives. problem: why it was left as it was, else empty.
+    before, after: correlation of its hidden weights and biases with the init's. matrices: that of
+    the hidden matrices alone, after, by which `encode` goes in an aligned store. moved: percent of
+    its hidden neurons that changed places. turned: percent that changed a sign. change: largest
+    difference of its outputs at random points, of outputs above 1 as their share. strange: whether
+    `matrices` is no more than chance gives. problem: why it was left as it was, else empty.
     """
 
     id: str
@@ -110,10 +111,12 @@ def align_store(
         progress: told about each field that is matched.
 
     Raises:
-        StoreError: there is no field, no such id, a network that is not known, or `out` is taken.
+        StoreError: there is no field, no such id, a network or init that is not known, or `out` is
+            taken.
     """
     config = config or AlignConfig()
     store = open_store(path)
+    require_known_init(store)
     spec = _network(store)
     done = store.rows(Status.DONE)
     if not len(done):
@@ -134,9 +137,11 @@ def align_store(
         # not above, so that a field that is not finite is looked at, and reported
         todo = done[~(alike >= config.gate)] if named is None else np.unique(named)
         product = _product(store, done, todo, config)
-        told = None if force or out is None else already_there(out, product)
+        told = None if force or out is None else already_there(out, product, store)
         if told is not None:
             return AlignResult(store=str(out), written=False, objects=(), **told)
+        if out is not None and len(todo):
+            check_unused(out, store)
         made = AlignedStore(store, out) if out is not None and len(todo) else None
         found = []
         luck = None

@@ -11,10 +11,10 @@ import torch
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.create import create_store, free_name, holds_store
+from nf2vec_cli.store.create import create_store, free_name, holds_store, named, with_ending
 from nf2vec_cli.store.durable import PARTIAL
 from nf2vec_cli.store.lock import store_lock
-from nf2vec_cli.store.products import ENCODERS
+from nf2vec_cli.store.products import CHECKPOINTS, EMBEDDINGS, ENCODERS, HEADS
 from nf2vec_cli.store.schema import BESIDE, COLUMNS, SURFACE, Entry, Status
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.fit import versions
@@ -27,7 +27,9 @@ KIND = "align"
 COUNTS = ("fields", "left", "aligned", "failed", "strangers")
 TOLD = (*COUNTS, "before", "after", "matrices", "chance")  # what is kept of a run
 REGISTERED = ("id", "source", "class", "split", "parent", "copy")
-LEARNT = (ENCODERS, "heads")  # what was learned from a store's fields knows those of its copy too
+LEARNT = (ENCODERS, HEADS)  # what was learned from a store's fields knows those of its copy too
+COPIED = (f"{ENCODERS}/*", f"{HEADS}/*/*")  # so these may be the store's own
+PLACES = (*COPIED, f"{EMBEDDINGS}/*", f"{CHECKPOINTS}/*")  # no run tells what is in here
 
 
 def check_free(out: Path, store: Store) -> None:
@@ -36,10 +38,16 @@ def check_free(out: Path, store: Store) -> None:
     Raises:
         StoreError: something is there that stays.
     """
-    other = f"`nf2vec align {store.path} --out {free_name(out)}`"
+    other = _elsewhere(out, store)
+    place, home = out.resolve(), store.path.resolve()
+    if place != home and (place.is_relative_to(home) or home.is_relative_to(place)):
+        raise StoreError(
+            f"{out} and the store {store.path} would lie in each other",
+            hint=_elsewhere(with_ending(store.path, "-aligned"), store),
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if out.resolve() == store.path.resolve():
+    if place == home:
         raise StoreError(f"{out} is the store itself, which stays as it is", hint=other)
     if not holds_store(out):
         raise StoreError(f"{out} is there already, and is no store", hint=other)
@@ -48,7 +56,30 @@ def check_free(out: Path, store: Store) -> None:
         raise StoreError(f"{out} holds fields that `align` did not make: it is kept", hint=other)
 
 
-def already_there(out: Path, product: str) -> dict[str, Any] | None:
+def check_unused(out: Path, store: Store) -> None:
+    """See that nothing is lost with what `align` made at `out`: neither embedded nor learned there.
+
+    Raises:
+        StoreError: something was.
+    """
+    added = _learnt(out, *PLACES) - _learnt(store.path, *COPIED)
+    if added:
+        raise StoreError(
+            f"{out} has {sorted(added)[0]!r}, which `align` did not make: it is kept",
+            hint=_elsewhere(out, store),
+        )
+
+
+def _elsewhere(out: Path, store: Store) -> str:
+    return f"`nf2vec align {store.path} --out {free_name(out)}`"
+
+
+def _learnt(path: Path, *patterns: str) -> set[str]:
+    found = (group for pattern in patterns for group in path.glob(f"{pattern}/zarr.json"))
+    return {group.parent.relative_to(path).as_posix() for group in found}
+
+
+def already_there(out: Path, product: str, store: Store) -> dict[str, Any] | None:
     """Give what was told of the run that made this very store; None: it is not there.
 
     Raises:
@@ -58,11 +89,21 @@ def already_there(out: Path, product: str) -> dict[str, Any] | None:
         return None
     told = open_store(out).runs()[-1]["summary"]
     if told["product"] != product:
+        check_unused(out, store)  # where `--force` would not help either
         raise StoreError(
             f"{out} is there already, made of other fields or settings",
             hint="`--force` replaces it, `--out` names another",
         )
     return {name: told[name] for name in TOLD}
+
+
+def least_alike(store: Store) -> float | None:
+    """Give the correlation of matrices with the init below which `align` calls fields strange.
+
+    None: `align` did not make this store.
+    """
+    runs = [run for run in store.runs() if run["kind"] == KIND]
+    return runs[-1]["config"]["chance"] * runs[-1]["summary"]["chance"] if runs else None
 
 
 class AlignedStore:
@@ -73,6 +114,7 @@ class AlignedStore:
     """
 
     def __init__(self, source: Store, out: Path) -> None:
+        out = named(out)
         self.source, self.out = source, out
         out.parent.mkdir(parents=True, exist_ok=True)
         self.part = out.with_name(f".{out.name}.part")
@@ -89,6 +131,7 @@ class AlignedStore:
             config=source.config | {"codec": "exact"},
             versions=versions(torch.device("cpu")),
             cells=source.config["grid"] if source.field == "nerf" else 0,
+            imported=source.imported or None,
         )
         self.made = open_store(self.part, mode="a")
         self.rows = source.rows()  # a row's place in here is its row in the copy
@@ -127,7 +170,7 @@ class AlignedStore:
                 )
         if self.out.exists():
             with store_lock(self.out):  # not while another run writes there
-                pass
+                check_unused(self.out, self.source)  # nor what it has written by now
             shutil.rmtree(self.out)
         self.part.rename(self.out)
 

@@ -55,6 +55,7 @@ def write_embedding_store(
         config=like.config,
         versions=run["versions"],
         cells=like.config["grid"] if like.field == "nerf" else 0,
+        imported=like.imported or None,
     )
     made = open_store(part, mode="a")
     if like.field == "nerf":  # no cameras are kept that could tell it

@@ -25,6 +25,7 @@ from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.tasks.aligned_store import least_alike
 from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder, require_known_init
 
 TOGETHER = 32  # objects that a GPU embeds at once: 100 MB for each layer at the paper's size
@@ -82,11 +83,11 @@ def encode_store(
         size = trained.module.decoder.embedding
         kept = Embeddings.open_or_make(store, trained.key, size)
         todo = done if force else np.setdiff1d(done, kept.current())
-        embed = embedder(trained.module, target)
+        embed, least = embedder(trained.module, target), least_alike(store)
         teller.start(len(todo), "encode")
         strangers: list[int] = []
         for rows, theta in _shards(store, todo):
-            sound = aligned(theta, store.init, trained.module.encoder.spec)
+            sound = aligned(theta, store.init, trained.module.encoder.spec, least)
             z = embed(torch.from_numpy(theta)).numpy()
             wanted = np.isin(rows, todo)
             good = wanted & sound & np.isfinite(z).all(1)
@@ -153,8 +154,15 @@ def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:
             yield ahead.result()
 
 
-def aligned(theta: Floats, init: Floats, spec: NetworkSpec) -> NDArray[np.bool_]:
-    """Tell which fields are finite and correlate with the init in their hidden weights."""
-    alike = correlation(torch.from_numpy(theta), torch.from_numpy(init), spec)
-    found: NDArray[np.bool_] = (alike > ALIGNED).numpy()
+def aligned(
+    theta: Floats, init: Floats, spec: NetworkSpec, least: float | None = None
+) -> NDArray[np.bool_]:
+    """Tell which fields are finite and correlate with the init in their hidden weights.
+
+    least: in a store that `align` made, what their matrices alone have to reach (`least_alike`):
+    matching makes the biases of any field alike.
+    """
+    both = torch.from_numpy(theta), torch.from_numpy(init)
+    alike = correlation(*both, spec, biases=least is None)
+    found: NDArray[np.bool_] = (alike > ALIGNED if least is None else alike >= least).numpy()
     return found

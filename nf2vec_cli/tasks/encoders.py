@@ -18,6 +18,7 @@ from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.errors import InputError, StoreError
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.store.create import free_name
 from nf2vec_cli.store.products import ENCODERS, keys, load_state, save_state
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.loop import State, arrays_of
@@ -75,7 +76,7 @@ def open_encoder(store: Store, name: str | None = None) -> Trained:
 
 
 def require_known_init(store: Store) -> None:
-    """See that the start of a store's fields is known: encoders read the difference from it.
+    """See that the start of a store's fields is known: encoders and `align` compare with it.
 
     Raises:
         StoreError: the fields came from elsewhere without it.
@@ -83,8 +84,8 @@ def require_known_init(store: Store) -> None:
     if store.imported.get("init") == UNKNOWN_INIT:
         raise StoreError(
             f"the fields of {store.path} came without the init that they start from",
-            hint="`nf2vec import` them again with `--init FILE`, or `--init first` if they share "
-            "one that nobody has",
+            hint=f"`nf2vec import` them into a new store: `--store {free_name(store.path)}` with "
+            "`--init FILE`, or `--init first` if they share one that nobody has",
         )
 
 

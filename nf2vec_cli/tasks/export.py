@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nf2vec_cli.errors import Nf2vecError, StoreError, UsageFault
+from nf2vec_cli.foreign.hdf5 import SUFFIXES as H5
 from nf2vec_cli.foreign.hdf5 import h5py_module
 from nf2vec_cli.foreign.onnx_graph import onnx_module
 from nf2vec_cli.foreign.write_field import SUFFIX, WRITERS, Outgoing
@@ -51,10 +52,13 @@ class Exported:
 
 @dataclass(frozen=True)
 class Order:
-    """What to write. ids: objects; none: all. key: of an encoder or head; None: the newest."""
+    """What to write. ids: objects; none: all. key: of an encoder or head; None: the newest.
+
+    form: file type; empty: what the suffix of a file says, else safetensors.
+    """
 
     what: str = "fields"
-    form: str = "safetensors"
+    form: str = ""
     ids: tuple[str, ...] = ()
     one_file: bool = False
     key: str | None = None
@@ -78,11 +82,20 @@ def export(
         UsageFault: there is no such file type of this, a library is missing, or a file is there.
     """
     order = order or Order()
+    order = replace(order, form=order.form or _form(out, order))
     store = open_store(path)
     _check(store, order)
     if order.what == "fields" and not order.one_file:
         return _fields(store, out, order, progress or Silent())
     return iter([_alone(store, out, order, progress or Silent())])
+
+
+def _form(out: Path, order: Order) -> str:
+    """Tell a file type from a file's suffix; a folder's name says nothing."""
+    if order.what == "fields" and not order.one_file:
+        return "safetensors"
+    known = {suffix: form for form, suffix in SUFFIX.items()} | dict.fromkeys(H5, "hdf5")
+    return known.get(out.suffix.lower(), "safetensors")
 
 
 def _check(store: Store, order: Order) -> None:
@@ -111,18 +124,24 @@ def _check(store: Store, order: Order) -> None:
 def _fields(store: Store, out: Path, order: Order, progress: Progress) -> Iterator[Exported]:
     rows = _rows(store, order)
     places = _places(store, rows, out, order.form)
-    taken = [place for place in places if place.exists()]
+    taken = [place for place in places if isinstance(place, Path) and place.exists()]
     if taken and not order.force:
         raise UsageFault(f"{taken[0]} is there already", hint="`--force` replaces what is there")
     names = store.column("id")
     if order.dry_run:
         found = zip(rows, places, strict=True)
-        return (Exported(names[row], str(place)) for row, place in found)
+        return (_shown(names[row], place) for row, place in found)
     return _written(store, rows, places, order, progress)
 
 
+def _shown(name: str, place: Path | StoreError) -> Exported:
+    if isinstance(place, Path):
+        return Exported(name, str(place))
+    return Exported(name, None, problem=str(place))
+
+
 def _written(
-    store: Store, rows: Rows, places: list[Path], order: Order, progress: Progress
+    store: Store, rows: Rows, places: list[Path | StoreError], order: Order, progress: Progress
 ) -> Iterator[Exported]:
     known = _Known(store)
     with progress:
@@ -131,6 +150,8 @@ def _written(
             name = known.column["id"][row]
             progress.advance(1, name)
             try:
+                if isinstance(place, StoreError):
+                    raise place
                 field = known.outgoing(int(row))
                 size = _write_one(field, place, order.form)
             except (Nf2vecError, OSError) as error:
@@ -156,13 +177,17 @@ def _rows(store: Store, order: Order) -> Rows:
     return rows
 
 
-def _places(store: Store, rows: Rows, out: Path, form: str) -> list[Path]:
-    """Name the files; the authors number theirs within each split."""
+def _places(store: Store, rows: Rows, out: Path, form: str) -> list[Path | StoreError]:
+    """Name the files; the authors number theirs within each split, which may be no folder."""
     if form == "hdf5":
-        splits, counts, found = store.column("split"), dict[str, int](), []
+        splits, counts = store.column("split"), dict[str, int]()
+        found: list[Path | StoreError] = []
         for row in rows:
             split = splits[row] or "all"
-            found.append(inside(out, f"{split}/{counts.get(split, 0)}{SUFFIX[form]}"))
+            try:
+                found.append(inside(out, f"{split}/{counts.get(split, 0)}{SUFFIX[form]}"))
+            except StoreError as error:
+                found.append(error)
             counts[split] = counts.get(split, 0) + 1
         return found
     names, suffix = store.column("id"), SUFFIX.get(form, "")

@@ -19,6 +19,7 @@ from nf2vec_cli.store.create import holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.tasks.aligned_store import least_alike
 from nf2vec_cli.tasks.commit import Failure, Tally, by_shard
 from nf2vec_cli.tasks.encode import aligned
 from nf2vec_cli.tasks.fit import versions
@@ -218,10 +219,11 @@ class _Close:
 
     def __init__(self, store: Store) -> None:
         self.init, self.spec, self.found = store.init, NetworkSpec(**store.network), 0
+        self.least = least_alike(store)
 
     def count(self, fields: list[Fitted]) -> None:
         for field in fields:
-            self.found += int(aligned(field.theta[None], self.init, self.spec)[0])
+            self.found += int(aligned(field.theta[None], self.init, self.spec, self.least)[0])
 
 
 def _record(store: Store, ready: _Ready, result: ImportResult) -> None:

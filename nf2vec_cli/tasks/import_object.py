@@ -41,6 +41,16 @@ from nf2vec_cli.tasks.rebuild import Form, build
 
 log = logging.getLogger(__name__)
 POOL = 20_000  # query points on which a field is compared with the shape that came with it
+NOTHING: dict[str, Any] = {  # is known of a field that came without its shape
+    "watertight": UNKNOWN,
+    "faces": 0,
+    "doubt": 0.0,
+    "disagreement": float("nan"),
+    "sign": "",
+    "cells": 0,
+    "error": float("nan"),
+    "message": "",
+}
 SIDE = 64  # grid points along an axis, where a field has to say itself where its surface is
 
 
@@ -136,16 +146,7 @@ def _key(digest: bytes, job: ImportJob) -> bytes:
 def _shape(found: Found, kept: Floats, job: ImportJob) -> tuple[Floats, dict[str, Any]]:
     """Compare a field with its shape, if one came with it; else ask it where its surface is."""
     field = FieldFunction(kept, job.spec, job.kind)
-    facts = {
-        "watertight": UNKNOWN,
-        "faces": 0,
-        "doubt": 0.0,
-        "disagreement": float("nan"),
-        "sign": "",
-        "cells": 0,
-        "error": float("nan"),
-        "message": "",
-    }
+    facts = dict(NOTHING)
     try:
         shape = _shape_of(found, facts)
         pool = None if shape is None else _pool(shape, job)
@@ -211,17 +212,8 @@ def _radiance(
     grid = np.ones((cells,) * 3, bool) if found.grid is None else found.grid
     if grid.shape != (cells,) * 3:
         raise InputError(f"its grid has {len(grid)} cells along an axis, and the store's {cells}")
-    facts = {
-        "watertight": UNKNOWN,
-        "faces": 0,
-        "doubt": 0.0,
-        "disagreement": float("nan"),
-        "sign": "",
-        "cells": 0,
-        "error": float("nan"),
-        "psnr": float("nan"),
-        "message": "" if found.grid is not None else "it came without an occupancy grid",
-    }
+    message = "" if found.grid is not None else "it came without an occupancy grid"
+    facts = NOTHING | {"psnr": float("nan"), "message": message}
     views = found.views
     if views is None:
         empty = np.zeros((0, 3, 4), np.float32)

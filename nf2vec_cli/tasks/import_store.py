@@ -24,8 +24,9 @@ from nf2vec_cli.models.network import NetworkSpec, radiance_init, split_theta
 from nf2vec_cli.models.probes import field_outputs
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
-from nf2vec_cli.store.create import create_store, holds_store
+from nf2vec_cli.store.create import create_store, free_name, holds_store
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
+from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.import_object import told
 
 MEASURED = 8  # fields on which a codec is tried
@@ -143,8 +144,10 @@ def scout(listed: Listed, wanted: Wanted) -> Iterator[Found]:
         try:
             one = read(ref, wanted.net)
             checked(one.theta)
-        except (InputError, OSError) as error:
-            reason = reason or f"{ref.id}: {error}"
+        except Exception as error:  # one object, however odd, must not end the search
+            if isinstance(error, Nf2vecError) and not isinstance(error, InputError):
+                raise  # a library is missing
+            reason = reason or f"{ref.id}: {reason_of(error)}"
             continue
         found = True
         yield one
@@ -162,6 +165,11 @@ def _known(store: Store, wanted: Wanted) -> Start:
     if wanted.codec and wanted.codec != store.codec:
         raise StoreError(f"{store.path} keeps weights {store.codec}, not {wanted.codec}")
     spec, origin = NetworkSpec(**store.network), store.imported.get("init", "the store's own")
+    if wanted.init not in (None, "none") and origin == UNKNOWN_INIT:
+        raise StoreError(
+            f"{store.path} starts from no known init, and {wanted.init!r} comes too late for it",
+            hint=f"`--init {wanted.init} --store {free_name(store.path)}` makes a new store",
+        )
     if wanted.init not in (None, "none", "first"):
         dummy = Found(store.init, spec)
         init, _ = _init(wanted.init, dummy, wanted.net)

@@ -16,7 +16,7 @@ from near_radiance import RADIANCE, make_radiance_store
 from nf2vec_cli.models.matching import Symmetry, transformed
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.store.check import check_store
-from nf2vec_cli.store.products import ENCODERS, keys
+from nf2vec_cli.store.products import ENCODERS, keys, save_state
 from nf2vec_cli.store.schema import COLUMNS, Status
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.align import largest_change
@@ -194,9 +194,25 @@ def test_a_field_of_another_init_is_made_nearer(run, tmp_path):
     assert outcome.exit_code == 0
     assert (found["left"], found["aligned"], found["strangers"]) == (COUNT - 1, 1, 1)
     assert abs(found["before"]) < 0.1
-    assert found["after"] > 0.5  # the gate of `encode` goes by biases as well
+    assert found["after"] > 0.5  # biases match by chance
     assert found["matrices"] < 1.2 * found["chance"] < 0.6
     assert "1 fields are still strange" in outcome.stderr
+
+
+def test_encode_leaves_out_what_align_calls_strange(run, store, tmp_path):
+    result(run("train", tmp_path / "before.zarr", *options(), "--json"))
+    open_store(store, mode="a").commit([2], siren_init(SPEC, seed=5).numpy()[None])
+    told = result(run("align", store, *ONE, "--json"))
+    out = tmp_path / "ds-aligned.zarr"
+
+    outcome = run("encode", out, "--encoder", tmp_path / "before.zarr", "--json")
+
+    (strange,) = (row for row in told["objects"] if row["strange"])
+    assert (strange["id"], strange["after"] > 0.5) == ("shape/2", True)
+    found = json.loads(outcome.stdout)
+    assert outcome.exit_code == 7
+    assert (found["encoded"], found["strangers"]) == (COUNT - 1, ["shape/2"])
+    assert "1 fields are not aligned with the init, 'shape/2' first" in outcome.stderr
 
 
 def test_a_field_that_is_not_finite_is_told_and_left(run, tmp_path):
@@ -285,6 +301,26 @@ def test_what_cannot_be_aligned_is_refused(run, store, tmp_path, kind):
     assert state(tmp_path) == before
 
 
+def test_the_store_may_be_the_folder_that_one_is_in(run, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(store)
+
+    found = result(run("align", ".", *ONE, "--json"))
+
+    assert found["store"] == str(tmp_path / "ds-aligned.zarr")
+    assert run("align", ".", "--out", ".", *ONE).exit_code == 4
+
+
+@pytest.mark.parametrize("out", ["aligned.zarr", "runs/aligned.zarr", "runs/../a.zarr"])
+def test_nothing_is_made_inside_the_store(run, store, tmp_path, out):
+    before = state(tmp_path)
+
+    outcome = run("align", store, "--out", store / out, *ONE)
+
+    assert outcome.exit_code == 4
+    assert "would lie in each other" in outcome.stderr
+    assert state(tmp_path) == before
+
+
 @pytest.mark.parametrize("there", ["itself", "fields", "folder", "file"])
 def test_what_is_there_is_never_replaced(run, store, tmp_path, there):
     out = tmp_path / "out.zarr"
@@ -303,6 +339,31 @@ def test_what_is_there_is_never_replaced(run, store, tmp_path, there):
 
     assert outcome.exit_code == 4
     assert "--out" in outcome.stderr
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("made", ["embeddings", "encoders", "heads/classify"])
+def test_what_was_made_from_aligned_fields_is_never_lost(run, store, tmp_path, made):
+    """No run tells of it; what the store had learned itself is no reason to keep the copy."""
+    save_state(open_store(store, mode="a"), made, "old", {"a": np.zeros(1)})
+    result(run("align", store, *ONE, "--json"))
+    out = tmp_path / "ds-aligned.zarr"
+    assert result(run("align", store, *ONE, "--force", "--json"))["written"]
+    save_state(open_store(out, mode="a"), made, "new", {"a": np.zeros(1)})
+    before = state(tmp_path)
+
+    same = result(run("align", store, *ONE, "--json"))
+    others = [
+        run("align", store, *ONE, *more)
+        for more in (("--force",), ("--set", "seed=1"), ("--set", "seed=1", "--force"))
+    ]
+
+    assert not same["written"]
+    for other in others:
+        assert other.exit_code == 4
+        assert f"{made}/new" in other.stderr
+        assert "ds-aligned-2.zarr" in other.stderr
+        assert "--force" not in other.stderr
     assert state(tmp_path) == before
 
 

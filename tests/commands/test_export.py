@@ -249,11 +249,52 @@ def test_an_id_that_leads_out_of_the_folder_is_refused(run, store, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_that_leads_out_of_the_folder_is_refused(run, store, tmp_path):
+def test_a_split_that_leads_out_of_the_folder_is_reported_and_the_others_are_written(
+    run, store, tmp_path
+):
     pytest.importorskip("h5py")
     open_store(store, mode="a").update([0], split=["../../x"])
+    line = ["export", store, tmp_path / "a" / "out", "--format", "hdf5", "--json"]
 
-    assert run("export", store, tmp_path / "out", "--format", "hdf5").exit_code == 4
+    shown = rows(run(*line, "--dry-run"), 7)
+    found = rows(run(*line), 7)
+
+    for told in (shown, found):
+        (bad,) = (row for row in told if row["problem"])
+        assert (bad["id"], bad["file"]) == ("shape/0", None)
+        assert "no path inside a folder" in bad["problem"]
+    assert len(list(tmp_path.rglob("*.h5"))) == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("f.npz", b"PK"), ("f.h5", b"\x89HDF"), ("f.hdf5", b"\x89HDF"), ("f.weights", None)],
+)
+def test_a_file_s_suffix_says_what_it_is(run, store, tmp_path, name, start):
+    if start == b"\x89HDF":
+        pytest.importorskip("h5py")
+    file = tmp_path / name
+
+    assert run("export", store, file, "--one-file").exit_code == 0
+
+    if start:
+        assert file.read_bytes().startswith(start)
+    else:
+        with safe_open(file, "numpy") as opened_:
+            assert "params" in opened_.keys()  # noqa: SIM118
+
+
+def test_ids_on_standard_input_are_one_a_line(run, store, tmp_path):
+    open_store(store, mode="a").update([3], id=["shape/number 3"])
+
+    found = rows(
+        run(
+            *("export", store, tmp_path / "out", "--ids", "-", "--json"),
+            stdin="shape/number 3\n\nshape/5\r\n",
+        )
+    )
+
+    assert [row["id"] for row in found] == ["shape/number 3", "shape/5"]
 
 
 def test_a_damaged_field_is_reported_and_the_others_are_written(run, store, tmp_path):
@@ -311,3 +352,26 @@ def test_radiance_goes_out_and_comes_back(run, tmp_path):
         assert np.array_equal(other.packed("grid", [0]), one.packed("grid", [0]))
         assert np.allclose(other.packed("cameras", [0]), one.packed("cameras", [0]), atol=1e-4)
         assert other.init_hash == one.init_hash
+
+
+def test_cameras_that_are_all_held_out_leave_no_file_of_cameras(run, tmp_path):
+    theta = near(radiance_init(NERF, seed=0).numpy(), 1, by=0.05)
+    for name in ("a", "b"):
+        nerf_folder(tmp_path / "data" / name, theta)
+    store = tmp_path / "ds.zarr"
+    run("import", tmp_path / "data", "--store", store)
+    kept = open_store(store, mode="a")
+    cameras = kept.packed("cameras", [0]).reshape(1, -1, 16)
+    cameras[..., 15] *= 2  # 1: to train on, 2: held out
+    kept.commit(
+        [0],
+        kept.weights([0]),
+        surface=kept.surface([0]),
+        beside={"grid": kept.packed("grid", [0]), "cameras": cameras.reshape(1, -1)},
+    )
+
+    found = rows(run("export", store, tmp_path / "out", "--format", "nerf-folder", "--json"))
+
+    assert [row["problem"] for row in found] == [None, None]
+    named = [path.parent.name for path in (tmp_path / "out").rglob("transforms*.json")]
+    assert named == ["b"]

@@ -150,10 +150,12 @@ def test_without_an_init_fields_are_not_embedded_and_no_fit_joins_them(run, inrs
     assert told(outcome)["init"] == "unknown"
     assert "not embedded" in outcome.stderr.replace("\n  ", " ")
     assert told(run("info", store, "--json"))["init"] == "unknown"
-    for verb in ("encode", "train"):
-        refused = run(verb, store)
+    for line in (("encode",), ("train",), ("align", "--all")):
+        refused = run(line[0], store, *line[1:])
         assert refused.exit_code == 4
         assert "--init FILE" in refused.stderr
+        assert "ds-2.zarr" in refused.stderr
+    assert not (tmp_path / "ds-aligned.zarr").exists()
     joined = run("fit", shapes, "--field", "udf", "--store", store)
     assert joined.exit_code == 4
     assert "fields from elsewhere" in joined.stderr
@@ -195,6 +197,36 @@ def test_another_init_than_the_store_s_is_refused(run, inrs, init, tmp_path):
     assert "another init" in outcome.stderr
 
 
+@pytest.mark.parametrize("asked", ["first", "file"])
+def test_a_store_of_unknown_init_is_told_none_later(run, inrs, init, tmp_path, asked):
+    store = tmp_path / "ds.zarr"
+    run("import", inrs, "--field", "udf", "--store", store)
+
+    outcome = run("import", inrs, "--init", init if asked == "file" else asked, "--store", store)
+
+    assert outcome.exit_code == 4
+    assert "starts from no known init" in outcome.stderr
+    assert "ds-2.zarr" in outcome.stderr
+    assert run("import", inrs, "--store", store).exit_code == 0
+
+
+def test_what_align_makes_of_imported_fields_is_imported_too(run, tmp_path):
+    store, out = tmp_path / "ds.zarr", tmp_path / "aligned.zarr"
+    nerf_folder(tmp_path / "data" / "n0", near(radiance_init(NERF, seed=0).numpy(), 1, by=0.05))
+    assert run("import", tmp_path / "data", "--store", store).exit_code == 0
+
+    told(run("align", store, "--all", "--out", out, "--jobs", 1, "--json"))
+
+    assert open_store(out).imported == open_store(store).imported
+    checked = run("check", out)
+    assert checked.exit_code == 0, checked.stdout
+    for path in (store, out):
+        assert "imported, layout nerf-folder" in told(run("info", path, "--json"))["recipe"]
+        refused = run("fit", tmp_path / "data", "--field", "nerf", "--store", path, "--dry-run")
+        assert refused.exit_code == 4, refused.stderr
+        assert "fields from elsewhere" in refused.stderr
+
+
 def test_imported_fields_train_an_encoder_and_are_embedded(run, inrs, init, tmp_path):
     from near_init import options
 
@@ -206,6 +238,25 @@ def test_imported_fields_train_an_encoder_and_are_embedded(run, inrs, init, tmp_
 
     assert trained.exit_code == 0, trained.stderr
     assert told(encoded)["encoded"] == 6
+
+
+def test_a_store_of_embeddings_tells_where_their_fields_came_from(run, inrs, init, tmp_path):
+    from near_init import options
+
+    from nf2vec_cli.store.schema import Entry
+    from nf2vec_cli.tasks.embedding_store import write_embedding_store
+    from nf2vec_cli.tasks.encoders import open_encoder
+
+    store, made = tmp_path / "ds.zarr", tmp_path / "made.zarr"
+    run("import", inrs, "--field", "udf", "--init", init, "--store", store)
+    assert run("train", store, *options()).exit_code == 0
+    like, how = open_store(store), {"config": {}, "summary": {}, "versions": {}}
+    known, z = open_encoder(like), np.zeros((1, 16), np.float32)
+
+    write_embedding_store(made, like, known, [Entry("a", "")], z, {}, kind="generate", **how)
+
+    assert open_store(made).imported == like.imported
+    assert run("check", made).exit_code == 0
 
 
 def test_a_mesh_tells_the_error_of_a_signed_distance(run, tmp_path):
@@ -327,6 +378,44 @@ def test_a_pickle_in_the_folder_is_refused_and_not_run(run, tmp_path, monkeypatc
     assert result["imported"] == 1
     assert "refused" in result["failures"][0]["reason"]
     assert not (tmp_path / "pwned").exists()
+
+
+def test_damage_of_every_kind_is_reported_and_the_others_go_on(run, tmp_path):
+    """The first that can be read says what the store is, whatever is wrong with those before it."""
+    nets = tmp_path / "nets"
+    nets.mkdir()
+    ring = {"weight": torch.ones(2)}
+    ring["model"] = ring
+    torch.save(ring, nets / "a.pth")
+    good = state_dict(layers_of(start()))
+    torch.save(good, nets / "b.pth", _use_new_zipfile_serialization=False)
+    (nets / "b.pth").write_bytes((nets / "b.pth").read_bytes()[:100])
+    torch.save({"_x": 1}, nets / "c.pth")
+    torch.save(good, nets / "d.pth")
+    line = ["import", nets, "--field", "udf", "--store", tmp_path / "ds.zarr", "--json"]
+
+    result = told(run(*line), 7)
+
+    assert (result["imported"], result["failed"]) == (1, 3)
+    assert "no tensors by name" in result["failures"][0]["reason"]
+
+
+def test_an_odd_error_of_a_reader_does_not_end_the_search(run, inrs, tmp_path, monkeypatch):
+    from nf2vec_cli.foreign import nf2vec_h5
+
+    read = nf2vec_h5.read
+
+    def odd(ref, *more, **named):
+        if ref.id == "test/5":
+            raise AssertionError("odd")
+        return read(ref, *more, **named)
+
+    monkeypatch.setattr(nf2vec_h5, "read", odd)
+    line = ["import", inrs, "--field", "udf", "--store", tmp_path / "ds.zarr", "--json"]
+
+    result = told(run(*line), 7)
+
+    assert (result["imported"], result["failed"]) == (5, 1)
 
 
 def test_ids_on_standard_input(run, inrs, tmp_path, monkeypatch):

@@ -95,6 +95,30 @@ def test_a_file_that_is_cut_short_is_damaged(tmp_path):
         nf2vec_h5.read(ref_of(path), ImportConfig())
 
 
+def test_a_group_in_the_place_of_an_array_is_told(tmp_path):
+    import h5py
+
+    path = authors_h5(tmp_path / "0.h5", near(start(), 1))
+    with h5py.File(path, "a") as opened:
+        del opened["class_id"]
+        opened.create_group("class_id")
+    assert nf2vec_h5.read(ref_of(path), ImportConfig()).class_name == ""
+    with h5py.File(path, "a") as opened:
+        del opened["params"]
+        opened.create_group("params")
+        opened.create_group("param_config")
+    with pytest.raises(InputError, match="no array 'params'"):
+        nf2vec_h5.read(ref_of(path), ImportConfig())
+    with pytest.raises(InputError, match="no array 'params'"):
+        list(fit_a_nef_reader.expand(ref_of(path)))
+    with h5py.File(path, "a") as opened:
+        del opened["params"]
+        opened["params"] = np.zeros((1, 4), "f4")
+    (ref,) = fit_a_nef_reader.expand(ref_of(path))
+    with pytest.raises(InputError, match="'param_config' is no list"):
+        fit_a_nef_reader.read(ref, ImportConfig())
+
+
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
     path = authors_h5(tmp_path / "0.h5", start())
     monkeypatch.setitem(sys.modules, "h5py", None)

@@ -1,5 +1,6 @@
 """Networks of other conventions say the same once a store holds them."""
 
+import json
 import os
 
 import numpy as np
@@ -153,6 +154,34 @@ def test_a_file_that_is_cut_short_is_damaged(saved, name):
         read(path)
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_wherever_a_checkpoint_is_cut_it_is_refused(tmp_path, layers, old):
+    """Torch says it by one of a dozen kinds of error."""
+    path = tmp_path / "a.pth"
+    torch.save(state_dict(layers), path, _use_new_zipfile_serialization=not old)
+    whole = path.read_bytes()
+    assert read(path).spec == SPEC
+
+    for end in (1, 2, 5, 14, 60, 100, 300, 700, 1000, 1500, 2000, 4000, 9000, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match=r"damaged|refused"):
+            read(path)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path)
+
+
+def test_a_state_dict_that_contains_itself_holds_no_tensors(tmp_path):
+    ring = {"weight": torch.ones(2)}
+    ring["model"] = ring
+    torch.save(ring, tmp_path / "a.pth")
+
+    with pytest.raises(InputError, match="no tensors by name"):
+        read(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -170,6 +199,49 @@ def test_what_is_no_such_network_is_refused_with_the_reason(tmp_path, layers, ch
 
     with pytest.raises(InputError, match=reason):
         read(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"field": "foo"},
+        {"field": None},
+        {"activation": "gelu"},
+        {"octaves": 1},
+        {"activation": "relu"},
+        {"omega": 0.0},
+        {"omega": -30.0},
+        {"omega": float("nan")},
+        {"omega": float("inf")},
+        {"omega": "30"},
+    ],
+)
+def test_what_metadata_says_is_believed_only_of_networks_that_fields_have(tmp_path, change):
+    facts = {"field": "sdf", "network": SPEC.as_dict(), "transform": [0, 0, 0, 1]}
+    sound = state_dict(layers_of(near(start(), 1)))
+    path = tmp_path / "a.safetensors"
+    save_file(sound, path, metadata={"nf2vec": json.dumps(facts)})
+    assert read(path).kind == "sdf"
+    inner = {name: value for name, value in change.items() if name != "field"}
+    facts["network"] |= inner
+    facts |= {} if inner else change
+    save_file(sound, path, metadata={"nf2vec": json.dumps(facts)})
+
+    with pytest.raises(InputError, match="metadata says of it cannot be used"):
+        read(path)
+
+
+def test_a_grid_that_no_store_holds_is_refused(tmp_path):
+    from nf2vec_cli.models.network import radiance_init, radiance_spec
+
+    spec = radiance_spec(hidden=16, layers=2, octaves=4, biases=True)
+    named = state_dict(layers_of(radiance_init(spec, seed=0).numpy(), spec))
+    named["grid"] = torch.ones(32, 32, dtype=torch.bool)
+    facts = {"field": "nerf", "network": spec.as_dict(), "transform": [0, 0, 0, 1]}
+    save_file(named, tmp_path / "a.safetensors", metadata={"nf2vec": json.dumps(facts)})
+
+    with pytest.raises(InputError, match=r"grid has \(32, 32\) cells"):
+        read(tmp_path / "a.safetensors")
 
 
 def test_sizes_that_are_told_are_checked(saved):
