@@ -22,10 +22,11 @@ def init():
     return siren_init(network_of(CONFIG), seed=0).numpy()
 
 
-def test_fitted_together_as_on_a_gpu_equals_one_by_one(shapes, init):
+@pytest.mark.parametrize("graphs", [False, True])
+def test_fitted_together_as_on_a_gpu_equals_one_by_one(shapes, init, graphs):
     """The batched path, on the CPU: four objects, of which one fails, in two places."""
     batch = jobs(shapes, "chair/chair.ply", "none.ply", "lamp/lamp.ply", "sofa/sofa.stl")
-    together = list(fit_object._fit_together(batch, init, torch.device("cpu"), 1, 2))
+    together = list(fit_object._fit_together(batch, init, torch.device("cpu"), 1, 2, graphs))
     alone = list(fit_jobs(batch, init, device=torch.device("cpu"), workers=1, size=64))
 
     assert (
