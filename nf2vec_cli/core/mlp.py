@@ -129,7 +129,7 @@ def field_values(
     spec: Network,
     precision: str = "float32",
 ) -> Tensor:  # [B, M, V]
-    """Evaluate B fields of any kind, each at its own points; differentiable in theta.
+    """Evaluate B fields of any kind, each at its own points; differentiable.
 
     precision: of products, where a kernel computes them: "float32", "tf32" or "bfloat16". Sums are
     float32 in all of them.

@@ -83,10 +83,14 @@ def _kept(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 
 
 def _backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
-    if ctx.needs_input_grad[1]:
-        raise NotImplementedError("fields are not differentiable in their coordinates here")
     theta, coords = ctx.saved_tensors
-    return gradient(theta, coords, slopes, *ctx.facts), *[None] * (1 + len(ctx.facts))
+    moved = None
+    if ctx.needs_input_grad[1]:  # by the twin: no loop of the program asks for it
+        with torch.enable_grad():
+            at = coords.detach().requires_grad_()
+            outputs = field_values_twin(theta.detach(), at, Sizes(*ctx.facts[:-1]))
+            (moved,) = torch.autograd.grad(outputs, at, slopes)
+    return gradient(theta, coords, slopes, *ctx.facts), moved, *[None] * len(ctx.facts)
 
 
 values.register_autograd(_backward, setup_context=_kept)
