@@ -117,15 +117,18 @@ def gradient(
     spec: Network,
     precision: str,
     kept: Kept | None = None,
+    out: Tensor | None = None,  # [B, P]
 ) -> Tensor:  # [B, P]
     """Give the gradient of a loss to theta, from its slope to each of `values`.
 
-    kept: what `values` filled, or None: it is computed anew.
+    kept: what `values` filled, or None: it is computed anew. out: where it goes, if given.
     """
     if kept is None:
         kept = Kept([], [])
         values(theta, coords, spec, precision, kept)
-    found = torch.zeros_like(theta, memory_format=torch.contiguous_format)
+    found = theta.new_empty(theta.shape) if out is None else out
+    if not slopes.numel():
+        return found.zero_()
     low = low_precision(precision)
     weights, _ = views(theta.contiguous(), spec.shapes, spec.biases)
     grad_w, grad_b = views(found, spec.shapes, spec.biases)

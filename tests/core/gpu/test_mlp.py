@@ -38,8 +38,8 @@ def problem(spec, batch, points):
     """Parameters, points and slopes; biases of radiance, which begin at 0, are something."""
     generator = torch.Generator().manual_seed(3)
     init = siren_init if spec.activation == "sine" else radiance_init
-    theta = torch.stack([init(spec, seed=seed) for seed in range(batch)])
-    theta += 0.003 * torch.randn(theta.shape, generator=generator)
+    noise = 0.003 * torch.randn(batch, spec.parameters, generator=generator)
+    theta = torch.stack([init(spec, seed=seed) for seed in range(batch)]).to(noise.device) + noise
     coords = torch.rand(batch, points, 3, generator=generator) * 2 - 1
     return theta, coords, torch.randn(batch, points, spec.outputs, generator=generator)
 
