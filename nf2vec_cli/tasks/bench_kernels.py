@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nf2vec_cli.core.device import open_device
-from nf2vec_cli.core.gpu.ahead import ARCHITECTURES, Compiled, compile_ahead, variants
+from nf2vec_cli.core.gpu.ahead import Compiled, compile_ahead, variants
 from nf2vec_cli.core.kernels import kernels_serve, triton_installed
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.progress import Progress, Silent
@@ -122,13 +122,12 @@ def compiled_kernels(*, progress: Progress | None = None) -> Iterator[Compiled]:
     """
     if not triton_installed():
         raise UsageFault("triton is not installed", hint="`pip install triton`")
-    found = list(variants())
+    found = [(variant, target) for variant in variants() for target in variant.architectures]
     with progress or Silent() as teller:
-        teller.start(len(found) * len(ARCHITECTURES), "compile")
-        for variant in found:
-            for architecture in ARCHITECTURES:
-                yield compile_ahead(variant, architecture)
-                teller.advance(1, variant.name)
+        teller.start(len(found), "compile")
+        for variant, architecture in found:
+            yield compile_ahead(variant, architecture)
+            teller.advance(1, variant.name)
 
 
 def _measured(

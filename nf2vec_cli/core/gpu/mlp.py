@@ -17,8 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nf2vec_cli.core.gpu import on_device_of
-from nf2vec_cli.core.gpu.ahead import Variant
+from nf2vec_cli.core.gpu import on_device_of, recent
+from nf2vec_cli.core.gpu.ahead import ARCHITECTURES, Variant
+from nf2vec_cli.core.gpu.launches import Launch, launch_of
 from nf2vec_cli.core.gpu.sine import cosine, phase, phase_of_half_turns, sine, sine_or_cosine
 from nf2vec_cli.core.mlp import Network, Sizes
 
@@ -26,11 +27,6 @@ SHARES = 16  # copies of an object's gradient at most; by M alone: no result dep
 
 
 WIDEST = 128  # units of a layer: a tile of it, and the gradient of its matrix, fit into registers
-WARPS = 8
-# points of a tile: the largest that spill no registers on sm_80, sm_90 and sm_100
-TILES = {"bfloat16": 64, "tf32": 64, "float32": 32}
-TILES_DOWN = {"bfloat16": 32, "tf32": 16, "float32": 16}  # gradients of more than 64 units
-STAGES = {"forward": 2, "backward": 1}  # 2: the next layer's matrix is fetched meanwhile
 BLOCK = 1024  # numbers of a program that adds up
 # how `tl.dot` is told; three products of tf32 are as exact as one of fp32
 DOT = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bf16"}
@@ -252,12 +248,13 @@ def values(
     points = coords.shape[1]
     found = theta.new_empty(*coords.shape[:2], spec.outputs)
     if found.numel():
-        chosen = constants(spec, precision, "forward")
+        launch = launch_of(spec.hidden, precision, "forward", newer=recent(theta))
+        chosen = constants(spec, precision, launch)
         with on_device_of(theta):
             forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
                 coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
                 found, points, spec.layers, theta.shape[1],
-                **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
+                **chosen, num_warps=launch.warps, num_stages=launch.stages,
             )  # fmt: skip
     return found
 
@@ -278,7 +275,8 @@ def gradient(
     total = theta.new_empty(theta.shape) if out is None else out
     if not slopes.numel():
         return total.zero_()
-    chosen = constants(spec, precision, "backward")
+    launch = launch_of(spec.hidden, precision, "backward", newer=recent(theta))
+    chosen = constants(spec, precision, launch)
     share = triton.cdiv(triton.cdiv(points, chosen["TILE"]), SHARES) * chosen["TILE"]
     partial = theta.new_empty(triton.cdiv(points, share), *theta.shape)
     kept = (spec.layers - 1) * chosen["TILE"] * chosen["HP"]
@@ -288,7 +286,7 @@ def gradient(
             coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
             slopes.contiguous(), partial, scratch, points, share, len(theta), spec.layers,
             theta.shape[1],
-            **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
+            **chosen, num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
             partial, total, len(partial), total.numel(), BLOCK=BLOCK
@@ -315,50 +313,50 @@ def block(width: int) -> int:
     return int(max(16, triton.next_power_of_2(width)))
 
 
-def constants(spec: Network, precision: str, way: str) -> dict[str, Any]:
-    """Give what a kernel is compiled for; "forward" or "backward" is its way."""
-    padded = block(spec.hidden)
-    tiles = TILES_DOWN if way == "backward" and padded > 64 else TILES
+def constants(spec: Network, precision: str, launch: Launch) -> dict[str, Any]:
+    """Give what a kernel is compiled for."""
     return {
         "H": spec.hidden,
-        "HP": padded,
+        "HP": block(spec.hidden),
         "V": spec.outputs,
         "OMEGA": float(spec.omega) if spec.activation == "sine" else 0.0,
         "OCTAVES": spec.octaves,
         "KP": block(2 * spec.octaves),
         "BIASES": int(spec.biases),
         "PRECISION": DOT[precision],
-        "TILE": tiles[precision],
+        "TILE": launch.tile,
     }
 
 
-def _variant(spec: Sizes, precision: str, way: str) -> Variant:
+def _variant(spec: Sizes, precision: str, way: str, *, newer: bool) -> Variant:
+    launch = launch_of(spec.hidden, precision, way, newer=newer)
     arguments = {"coords": "*fp32", "theta": "*fp32"}
     arguments["matrices"] = "*bf16" if precision == "bfloat16" else "*fp32"
     pointers = {"forward": ["values"], "backward": ["slopes", "partial", "scratch"]}[way]
     numbers = {"forward": ["points"], "backward": ["points", "share", "objects"]}[way]
     arguments |= dict.fromkeys(pointers, "*fp32") | dict.fromkeys([*numbers, "L", "P"], "i32")
-    chosen = constants(spec, precision, way)
+    chosen = constants(spec, precision, launch)
     return Variant(
         f"{spec.activation}_{spec.hidden}_{way}_{precision}",
         {"forward": forward_kernel, "backward": backward_kernel}[way],
         arguments | dict.fromkeys(chosen, "constexpr"),
         chosen,
-        WARPS,
-        STAGES[way],
+        launch.warps,
+        launch.stages,
+        architectures=tuple(a for a in ARCHITECTURES if (a >= 90) == newer),
     )
 
 
-_RADIANCE = Sizes(64, 3, 4, 0.0, "relu", 10, False)
 VARIANTS = [
-    _variant(spec, precision, way)
-    for spec, precisions in (
-        (Sizes(128, 4, 1, 30.0, "sine", 0, True), DOT),
-        (Sizes(64, 4, 1, 30.0, "sine", 0, True), ("tf32", "bfloat16")),
-        (_RADIANCE, ("tf32", "bfloat16")),
+    _variant(spec, precision, way, newer=newer)
+    for spec in (
+        Sizes(128, 4, 1, 30.0, "sine", 0, True),
+        Sizes(64, 4, 1, 30.0, "sine", 0, True),
+        Sizes(64, 3, 4, 0.0, "relu", 10, False),
     )
-    for precision in precisions
+    for precision in DOT
     for way in ("forward", "backward")
+    for newer in (False, True)
 ]
 VARIANTS += [
     Variant(

@@ -10,8 +10,8 @@ from torch import Tensor
 from nf2vec_cli.core.gpu import on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
-TILE = {"BLOCK_Q": 64, "BLOCK_N": 128, "BLOCK_E": 16}
-WARPS, STAGES = 8, 3
+TILE = {"BLOCK_Q": 64, "BLOCK_N": 128, "BLOCK_E": 32}
+WARPS, STAGES = 4, 3
 LOWEST = tl.constexpr(-(1 << 31))  # code of what is no row, below that of any score
 
 

@@ -17,9 +17,9 @@ from nf2vec_cli.core.gpu import DOT, Tile, on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 
 TILES = {
-    "float32": Tile(128, 64, 16, warps=8, stages=3),
-    "tf32": Tile(128, 128, 32, warps=8, stages=3),
-    "bfloat16": Tile(128, 128, 64, warps=8, stages=3),
+    "float32": Tile(128, 64, 32, warps=8, stages=3),
+    "tf32": Tile(128, 128, 32, warps=4, stages=3),
+    "bfloat16": Tile(128, 128, 64, warps=4, stages=3),
 }
 
 
