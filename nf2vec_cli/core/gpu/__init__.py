@@ -15,7 +15,6 @@ from torch import Tensor
 # what `tl.dot` calls a precision of products: three of tf32 are as exact as one of float32, and
 # products of bfloat16 are what they are
 DOT = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "ieee"}
-HOPPER = (9, 0)  # compute capability from which on a multiprocessor shares 227 KB; before 99 to 163
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class Tile:
         return {name: size for name, size in asdict(self).items() if name.startswith("block")}
 
 
-def recent(x: Tensor) -> bool:
-    """Tell whether the tensor's GPU has room for the larger tiles; the interpreter takes small."""
-    return x.is_cuda and torch.cuda.get_device_capability(x.device) >= HOPPER
+def on_hopper(x: Tensor) -> bool:
+    """Tell whether the tensor is on an H100 or H200, where tiles were measured."""
+    return x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 9
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[None]:

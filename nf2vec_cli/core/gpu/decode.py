@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nf2vec_cli.core.decode import code_width
-from nf2vec_cli.core.gpu import DOT, Tile, on_device_of, recent
-from nf2vec_cli.core.gpu.ahead import ARCHITECTURES, Variant
+from nf2vec_cli.core.gpu import DOT, Tile, on_device_of, on_hopper
+from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.sine import phase, phase_of_half_turns, sine_or_cosine
 
 CODE = 32  # columns of the code are filled up to a multiple of this
@@ -33,8 +33,8 @@ TILES = {
     "tf32": Tile(64, 128, 16, warps=8, stages=3),
     "bfloat16": Tile(64, 256, 64, warps=8, stages=3),
 }
-# from Hopper on, which has the room: in float32 5, in tf32 2 times as fast (H100)
-RECENT = TILES | {
+# H100 and H200 have room for more: in float32 5, in tf32 2 times as fast
+ON_HOPPER = TILES | {
     "float32": Tile(128, 128, 32, warps=8, stages=3),
     "tf32": Tile(64, 256, 32, warps=8, stages=3),
 }
@@ -180,7 +180,7 @@ def decoded(
     """Launch the decoder; its arguments are those of `core.decode.decode`."""
     batch, points, _ = coords.shape
     outputs, units = last_weight.shape
-    tile = tile_of(units, precision, newer=recent(coords))
+    tile = tile_of(units, precision, hopper=on_hopper(coords))
     operand = torch.bfloat16 if precision == "bfloat16" else torch.float32
     # zeros are added to no sum: sizes are filled up to whole blocks
     width = -(-of_code.shape[2] // CODE) * CODE
@@ -221,9 +221,9 @@ def decoded(
     return found.to(coords.dtype)
 
 
-def tile_of(units: int, precision: str, *, newer: bool) -> Tile:
+def tile_of(units: int, precision: str, *, hopper: bool) -> Tile:
     """Choose the tile: no more columns than there are units."""
-    tile = (RECENT if newer else TILES)[precision]
+    tile = (ON_HOPPER if hopper else TILES)[precision]
     return tile if units > 128 else replace(tile, block_n=128)
 
 
@@ -241,8 +241,8 @@ def _variants() -> Iterator[Variant]:
         ("small", 128, 10, "radians"),
         ("radiance", 1024, 24, "turns"),
     ):
-        for precision, newer in product(TILES, (False, True)):
-            tile = tile_of(units, precision, newer=newer)
+        for precision, hopper in product(TILES, (False, True)):
+            tile = tile_of(units, precision, hopper=hopper)
             operand = "*bf16" if precision == "bfloat16" else "*fp32"
             constants = {
                 "hidden": units,
@@ -273,7 +273,7 @@ def _variants() -> Iterator[Variant]:
                 constants,
                 tile.warps,
                 tile.stages,
-                architectures=tuple(a for a in ARCHITECTURES if (a >= 90) == newer),
+                architectures=(90,) if hopper else (80, 100),
             )
 
 

@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nf2vec_cli.core.gpu import on_device_of, recent
-from nf2vec_cli.core.gpu.ahead import ARCHITECTURES, Variant
+from nf2vec_cli.core.gpu import on_device_of, on_hopper
+from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.launches import Launch, launch_of
 from nf2vec_cli.core.gpu.sine import cosine, phase, phase_of_half_turns, sine, sine_or_cosine
 from nf2vec_cli.core.mlp import Network, Sizes
@@ -248,7 +248,7 @@ def values(
     points = coords.shape[1]
     found = theta.new_empty(*coords.shape[:2], spec.outputs)
     if found.numel():
-        launch = launch_of(spec.hidden, precision, "forward", newer=recent(theta))
+        launch = launch_of(spec.hidden, precision, "forward", hopper=on_hopper(theta))
         chosen = constants(spec, precision, launch)
         with on_device_of(theta):
             forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
@@ -275,7 +275,7 @@ def gradient(
     total = theta.new_empty(theta.shape) if out is None else out
     if not slopes.numel():
         return total.zero_()
-    launch = launch_of(spec.hidden, precision, "backward", newer=recent(theta))
+    launch = launch_of(spec.hidden, precision, "backward", hopper=on_hopper(theta))
     chosen = constants(spec, precision, launch)
     share = triton.cdiv(triton.cdiv(points, chosen["TILE"]), SHARES) * chosen["TILE"]
     partial = theta.new_empty(triton.cdiv(points, share), *theta.shape)
@@ -328,8 +328,8 @@ def constants(spec: Network, precision: str, launch: Launch) -> dict[str, Any]:
     }
 
 
-def _variant(spec: Sizes, precision: str, way: str, *, newer: bool) -> Variant:
-    launch = launch_of(spec.hidden, precision, way, newer=newer)
+def _variant(spec: Sizes, precision: str, way: str, *, hopper: bool) -> Variant:
+    launch = launch_of(spec.hidden, precision, way, hopper=hopper)
     arguments = {"coords": "*fp32", "theta": "*fp32"}
     arguments["matrices"] = "*bf16" if precision == "bfloat16" else "*fp32"
     pointers = {"forward": ["values"], "backward": ["slopes", "partial", "scratch"]}[way]
@@ -343,12 +343,12 @@ def _variant(spec: Sizes, precision: str, way: str, *, newer: bool) -> Variant:
         chosen,
         launch.warps,
         launch.stages,
-        architectures=tuple(a for a in ARCHITECTURES if (a >= 90) == newer),
+        architectures=(90,) if hopper else (80, 100),
     )
 
 
 VARIANTS = [
-    _variant(spec, precision, way, newer=newer)
+    _variant(spec, precision, way, hopper=hopper)
     for spec in (
         Sizes(128, 4, 1, 30.0, "sine", 0, True),
         Sizes(64, 4, 1, 30.0, "sine", 0, True),
@@ -356,7 +356,7 @@ VARIANTS = [
     )
     for precision in DOT
     for way in ("forward", "backward")
-    for newer in (False, True)
+    for hopper in (False, True)
 ]
 VARIANTS += [
     Variant(

@@ -250,7 +250,7 @@ def _variant(precision: str, then: int) -> Variant:
     }
     name = ("product", "sine", "cosine")[then]
     return Variant(
-        f"wide_{name}_{precision}", product_kernel, signature, chosen, WARPS[then], STAGES
+        f"wide_{name}_{precision}", product_kernel, signature, chosen, tile.warps, tile.stages
     )
 
 
