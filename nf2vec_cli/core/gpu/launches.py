@@ -23,11 +23,11 @@ LAUNCHES = {
     ("forward", "tf32", True): Launch(64, stages=2),
     ("forward", "bfloat16", False): Launch(64, stages=2),
     ("forward", "bfloat16", True): Launch(64, stages=2),
-    ("backward", "float32", False): Launch(32),
+    ("backward", "float32", False): Launch(16),
     ("backward", "float32", True): Launch(16),
-    ("backward", "tf32", False): Launch(64),
+    ("backward", "tf32", False): Launch(32),
     ("backward", "tf32", True): Launch(16),
-    ("backward", "bfloat16", False): Launch(64),
+    ("backward", "bfloat16", False): Launch(32),
     ("backward", "bfloat16", True): Launch(64),
 }
 # of up to 24 that were measured on an H100 the quickest that spills nothing

@@ -72,10 +72,13 @@ TILES = {
     LAYER: Tile(128, 128, 32, warps=8, stages=3),
     SLOPED: Tile(128, 64, 32, warps=4, stages=3),
 }
-TILES_BFLOAT16 = {
-    PLAIN: Tile(128, 128, 64, warps=4, stages=3),
-    LAYER: Tile(128, 64, 64, warps=4, stages=3),
-    SLOPED: Tile(128, 64, 64, warps=4, stages=3),
+OTHERS = {
+    "float32": TILES | {LAYER: Tile(128, 64, 32, warps=8, stages=3)},
+    "bfloat16": {
+        PLAIN: Tile(128, 128, 64, warps=4, stages=3),
+        LAYER: Tile(128, 64, 64, warps=4, stages=3),
+        SLOPED: Tile(128, 64, 64, warps=4, stages=3),
+    },
 }
 WIDTH = 512  # of what is compiled ahead
 
@@ -204,7 +207,7 @@ def multiply(
 
 def tile_of(precision: str, then: int) -> Tile:
     """Choose what a program holds; with phases besides it is less."""
-    return (TILES_BFLOAT16 if precision == "bfloat16" else TILES)[then]
+    return OTHERS.get(precision, TILES)[then]
 
 
 def low_precision(precision: str) -> torch.dtype:
