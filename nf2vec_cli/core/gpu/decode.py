@@ -224,7 +224,7 @@ def decoded(
 def tile_of(units: int, precision: str, *, hopper: bool) -> Tile:
     """Choose the tile: no more columns than there are units."""
     tile = (ON_HOPPER if hopper else TILES)[precision]
-    return tile if units > 128 else replace(tile, block_n=128)
+    return tile if units > 128 else replace(tile, block_n=min(tile.block_n, 128))
 
 
 def dot_of(precision: str, *, hopper: bool) -> str:
