@@ -73,11 +73,11 @@ TILES = {
     SLOPED: Tile(128, 64, 32, warps=4, stages=3),
 }
 OTHERS = {
-    "float32": TILES | {LAYER: Tile(128, 64, 32, warps=8, stages=3)},
+    "float32": TILES | dict.fromkeys((LAYER, SLOPED), Tile(128, 64, 32, warps=8, stages=3)),
     "bfloat16": {
-        PLAIN: Tile(128, 128, 64, warps=4, stages=3),
-        LAYER: Tile(128, 64, 64, warps=4, stages=3),
-        SLOPED: Tile(128, 64, 64, warps=4, stages=3),
+        PLAIN: Tile(128, 128, 64, warps=8, stages=3),
+        LAYER: Tile(128, 64, 64, warps=8, stages=3),
+        SLOPED: Tile(128, 64, 64, warps=8, stages=3),
     },
 }
 WIDTH = 512  # of what is compiled ahead
