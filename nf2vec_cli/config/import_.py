@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from nf2vec_cli.config.strict import StrictModel
 
-OF_SINE = {"omega", "first_omega", "bias_outside"}  # settings that ReLU units have no use for
+OF_SINE = ("omega", "first_omega", "bias_outside")  # settings that ReLU units have no use for
 
 
 class ImportConfig(StrictModel):
@@ -57,7 +57,8 @@ class ImportConfig(StrictModel):
 
     @model_validator(mode="after")
     def _relu_has_no_omega(self) -> ImportConfig:
-        told = sorted(OF_SINE & self.model_fields_set)
+        fields = type(self).model_fields
+        told = [name for name in OF_SINE if getattr(self, name) != fields[name].default]
         if self.activation == "relu" and told:
             raise ValueError(f"{told[0]} is of sine units, and activation is relu")
         return self

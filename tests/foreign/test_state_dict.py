@@ -306,6 +306,7 @@ def test_a_coding_of_coordinates_must_be_told(tmp_path, octaves, told, reason):
 
 @pytest.mark.parametrize("setting", [{"omega": 5.0}, {"first_omega": 5.0}, {"bias_outside": True}])
 def test_what_only_sines_have_is_refused_of_relu_units(setting):
+    assert ImportConfig(activation="relu", omega=30.0).omega == 30  # as `nf2vec config` writes it
     with pytest.raises(ValueError, match="is of sine units, and activation is relu"):
         ImportConfig(activation="relu", **setting)
 
