@@ -71,21 +71,22 @@ def field_of_layers(layers: Sequence[Layer], net: ImportConfig) -> tuple[Floats,
         matrix = np.asarray(weight, np.float32)
         offset = np.zeros(len(matrix), np.float32) if bias is None else np.asarray(bias, np.float32)
         if not spec.radiance:
-            matrix, offset = _folded(matrix, offset, net, first=at == 0, last=at == last)
+            box = net.box if at == 0 and not spec.octaves else 1.0
+            matrix, offset = _folded(matrix, offset, net, box, first=at == 0, last=at == last)
         parts += [matrix.reshape(-1), *([offset] if spec.biases else [])]
     return np.ascontiguousarray(np.concatenate(parts), np.float32), spec
 
 
 def _folded(
-    matrix: Floats, bias: Floats, net: ImportConfig, *, first: bool, last: bool
+    matrix: Floats, bias: Floats, net: ImportConfig, box: float, *, first: bool, last: bool
 ) -> tuple[Floats, Floats]:
     if last:
         bias = net.scale * bias + net.offset if (net.scale, net.offset) != (1, 0) else bias
         return (matrix if net.scale == 1 else net.scale * matrix), bias
     if net.bias_outside:
         bias = bias / (net.first_omega if first and net.first_omega else net.omega)
-    if first and net.box != 1 and not net.octaves:
-        matrix = matrix * net.box
+    if box != 1:
+        matrix = matrix * box
     if first and net.first_omega and net.first_omega != net.omega:
         factor = net.first_omega / net.omega
         return matrix * factor, bias * factor

@@ -211,7 +211,7 @@ def neighbours(draw: torch.Generator) -> Case:
 
 
 def _start(spec: NetworkSpec, objects: int, device: torch.device) -> Tensor:
-    init: Any = radiance_init if spec.octaves else siren_init
+    init: Any = siren_init if spec.activation == "sine" else radiance_init
     one: Tensor = init(spec, seed=0)
     return one.to(device).repeat(objects, 1)
 
