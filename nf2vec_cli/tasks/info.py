@@ -81,9 +81,11 @@ def store_info(path: Path) -> StoreInfo:
 
 def _network(network: dict[str, Any]) -> str:
     sizes = f"{network['inputs']}-{network['hidden']}x{network['layers']}-{network['outputs']}"
+    if network.get("activation", "sine") == "sine":
+        return f"SIREN {sizes}, omega {network['omega']:g}"
     octaves = network.get("octaves", 0)
     if not octaves:
-        return f"SIREN {sizes}, omega {network['omega']:g}"
+        return f"ReLU {sizes}"
     return f"ReLU {sizes}, {octaves} octaves, {'' if network['biases'] else 'no '}biases"
 
 

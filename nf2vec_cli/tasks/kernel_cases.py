@@ -18,7 +18,7 @@ from nf2vec_cli.core.mlp import (
     field_values,
     field_values_twin,
     siren_gradient,
-    siren_values,
+    tiled_values,
 )
 from nf2vec_cli.core.neighbours import SPARE, best_rows, best_rows_twin
 from nf2vec_cli.core.rows_pool import rows_pool, rows_pool_twin
@@ -27,7 +27,6 @@ from nf2vec_cli.models.network import (
     radiance_init,
     radiance_spec,
     siren_init,
-    split_theta,
 )
 
 NUMBER = 4  # bytes
@@ -103,11 +102,9 @@ def mlp_values(
     theta = _start(spec, objects, draw.device)
     coords = _uniform((objects, points, 3), draw)
     ours = partial(field_values, theta, coords, spec, precision)
-    if not theta.is_cuda and spec.activation == "sine":
-        weights, biases = (  # as `reconstruct` has it: one field, tiles that stay in the cache
-            [part[0] for part in parts] for parts in split_theta(theta, spec)
-        )
-        ours = partial(siren_values, weights, biases, coords[0], spec.omega)
+    if not theta.is_cuda and not spec.radiance:
+        # as `reconstruct` has it: one field, tiles that stay in the cache
+        ours = partial(tiled_values, theta[0], coords[0], spec)
     flops = 2 * objects * points * sum(o * i for o, i in spec.shapes)
     moved = theta.numel() + coords.numel() + objects * points * spec.outputs
     return Case(
@@ -217,7 +214,7 @@ def neighbours(rows: int, draw: torch.Generator) -> Case:
 
 
 def _start(spec: NetworkSpec, objects: int, device: torch.device) -> Tensor:
-    init: Any = radiance_init if spec.octaves else siren_init
+    init: Any = siren_init if spec.activation == "sine" else radiance_init
     one: Tensor = init(spec, seed=0)
     return one.to(device).repeat(objects, 1)
 

@@ -71,11 +71,12 @@ def open_fields(
     Raises:
         StoreError: there are no embeddings.
         DeviceError: the device is not there.
-        UsageFault: embeddings, or radiance, are to be moved.
+        UsageFault: embeddings, or fields on coded coordinates, are to be moved.
     """
-    if move is not None and store.field == "nerf":
+    if move is not None and store.network.get("octaves"):  # radiance has no other
+        what = "of radiance" if store.field == "nerf" else "on coded coordinates"
         raise UsageFault(
-            "a field of radiance cannot be moved by its weights", hint="leave out `--transform`"
+            f"a field {what} cannot be moved by its weights", hint="leave out `--transform`"
         )
     target = open_device(device)
     if origin is Origin.weights:

@@ -19,7 +19,7 @@ from nf2vec_cli.core.device import quick_products
 from nf2vec_cli.core.gpu import Tile, on_device_of
 from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.mlp import DOT, block, kept_of, product, response, sloped
-from nf2vec_cli.core.mlp import Network, frequencies, views
+from nf2vec_cli.core.mlp import Network, coded, views
 
 PLAIN, LAYER, SLOPED = 0, 1, 2  # what follows a product
 
@@ -100,7 +100,7 @@ def values(
 ) -> Tensor:  # [B, M, V]
     """Evaluate B networks, each at its own points; fill `kept` for the gradient."""
     weights, biases = views(theta.contiguous(), spec.shapes, spec.biases)
-    h = frequencies(coords, spec.octaves) if spec.octaves else coords.contiguous()
+    h = coded(coords, spec.octaves).contiguous()
     low = low_precision(precision)
     for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
         last = layer == spec.layers

@@ -29,8 +29,11 @@ CASES = {
     "128": (mlp, NetworkSpec(hidden=128, layers=2), 1, 65),
     "deep": (mlp, NetworkSpec(hidden=16, layers=5), 1, 33),
     "nerf": (mlp, NERF, 2, 40),
+    "relu": (mlp, NetworkSpec(3, 48, 3, 2, 0.0, "relu"), 2, 40),
+    "relu, no biases": (mlp, NetworkSpec(3, 16, 2, 1, 0.0, "relu", biases=False), 1, 20),
     "wide": (wide, NetworkSpec(hidden=144, layers=2), 1, 130),
     "wide nerf": (wide, radiance_spec(hidden=144, layers=2, octaves=3, biases=True), 1, 20),
+    "wide relu": (wide, NetworkSpec(3, 144, 2, 1, 0.0, "relu"), 1, 20),
 }
 
 
