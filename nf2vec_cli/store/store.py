@@ -274,6 +274,9 @@ class Store:
     def stored(self, rows: Iterable[int]) -> Encoded:
         """Read rows as they are stored."""
         index = [int(row) for row in rows]
+        if max(index, default=-1) >= next(iter(self._weights.values())).shape[0]:
+            # another run has added rows since this store was opened
+            self._weights = {name: self._array(name) for name in self._weights}
         try:
             return Encoded({name: _rows_of(a, index) for name, a in self._weights.items()})
         except (OSError, ValueError, RuntimeError) as error:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from victims import make_victims
+from victims import Victims
 from warm import Warm
 
 MEMORY = Path("/dev/shm")  # no disk is waited for: a kill is no power cut
@@ -37,7 +37,7 @@ def warm(world):
 @pytest.fixture(scope="session")
 def victims(warm, world):
     """The commands that are tortured, by name."""
-    return make_victims(warm, world)
+    return Victims(warm, world)
 
 
 @pytest.fixture

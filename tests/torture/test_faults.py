@@ -4,12 +4,15 @@ import os
 import random
 import shutil
 import subprocess
+from itertools import product
 
 import pytest
 from worlds import committed, copied, faults
 
 ONCE_MORE = "was committed is kept"
-EVERY = {"fit": 29, "train": 13, "encode": 9}  # steps between two faults, in the short version
+EVERY = {"fit": 29, "train": 13, "encode": 9}  # steps between two faults of "some"
+ERRORS = ("EROFS", "EACCES")
+SLOW = pytest.mark.slow
 
 
 class Bad:
@@ -67,7 +70,8 @@ def whole(warm, victim, world, **how):
     return held, int(told.read_text())
 
 
-@pytest.mark.parametrize("every", ["some", pytest.param("each", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", ["some", "each"])
 @pytest.mark.parametrize("name", ["fit", "train", "encode"])
 @pytest.mark.parametrize(
     "how",
@@ -126,8 +130,10 @@ def size_of(store):
     return sum(-(-file.stat().st_size // 4096) * 4096 for file in store.rglob("*"))
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(12, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["fit", "train", "encode"])
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("fit", 1), *(pytest.param(name, 12, marks=SLOW) for name in ("fit", "train", "encode"))],
+)
 def test_a_full_disk(warm, victims, world, disk, tell, name, times):
     victim, bad, rng = victims[f"{name} few"], Bad(), random.Random(name)
     twin = copied(victim, world / "full.zarr")
@@ -157,13 +163,14 @@ def test_a_full_disk(warm, victims, world, disk, tell, name, times):
     assert bad.times >= times // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fit", "train", "encode"])
 def test_a_file_that_may_not_grow(warm, victims, world, tell, name):
     victim, bad = victims[f"{name} few"], Bad()
     store = copied(victim, world / f"{name}.limit.zarr")
     held = committed(store)
 
-    ended = warm.run(*victim.line(store), limit=1200)
+    ended = warm.run(*victim.line(store), limit=200)
     last = warm.run(*victim.line(store))
 
     bad.judge(ended, store, held)
@@ -173,6 +180,7 @@ def test_a_file_that_may_not_grow(warm, victims, world, tell, name):
     assert not bad.notes, "\n".join(bad.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fit", "train", "encode", "fit --force"])
 def test_a_read_only_disk_is_refused_before_any_work(warm, victims, disk, tell, name):
     victim, bad = victims[name if "--force" in name else f"{name} few"], Bad()
@@ -191,8 +199,13 @@ def test_a_read_only_disk_is_refused_before_any_work(warm, victims, disk, tell, 
         assert [warm.run(verb, store).code for verb in ("info", "check")] == [0, 0]
 
 
-@pytest.mark.parametrize("error", ["EROFS", "EACCES"])
-@pytest.mark.parametrize("name", ["fit", "train", "encode"])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("fit", "EACCES"),
+        *(pytest.param(*case, marks=SLOW) for case in product(("fit", "train", "encode"), ERRORS)),
+    ],
+)
 def test_a_store_that_may_not_be_written_is_refused_before_any_work(
     warm, victims, world, tell, name, error
 ):
@@ -208,6 +221,7 @@ def test_a_store_that_may_not_be_written_is_refused_before_any_work(
     assert not bad.notes, "\n".join(bad.notes)
 
 
+@pytest.mark.slow
 def test_an_encoders_file_that_cannot_be_written_is_refused_before_any_work(warm, victims, disk):
     store = copied(victims["train few"], disk / "ds.zarr")
     (disk / "file").touch()

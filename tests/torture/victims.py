@@ -27,39 +27,55 @@ class Victim:
     replaces: bool = False
 
 
-def make_victims(warm, world):
-    """Give the commands by name: of nine objects in three shards, and (NAME few) of four in one."""
-    made = _three(warm, world / "nine", 9) | {
-        f"{name} few": victim for name, victim in _three(warm, world / "few", FEW).items()
-    }
-    fit, train, trained = made["fit"].line, made["train"].line, made["encode"].start
-    again = (
-        Victim("fit --force", lambda s: [*fit(s), "--force"], 3, trained, fit, replaces=True),
-        Victim("train --force", lambda s: [*train(s), "--force"], 3, trained, train, replaces=True),
-    )
-    return made | {victim.name: victim for victim in again}
+class Victims:
+    """The commands by name, their stores made when they are asked for.
 
+    Of nine objects in three shards; NAME few: of four in one.
+    """
 
-def _three(warm, world, count):
-    shapes = make_shapes(world / "shapes", count)
+    def __init__(self, warm, world):
+        self.warm, self.world = warm, world
 
-    def fit(store):
-        whole = ["--set", f"batch={count}"] if count == FEW else []
-        return ["fit", shapes, "--field", "sdf", "--store", store, *TINY, *whole]
+    def __getitem__(self, name):
+        verb, _, _ = name.partition(" few")
+        few = verb != name
+        if verb == "fit":
+            return Victim(name, self.fit(few), 3)
+        if verb == "train":
+            return Victim(name, self.train(few), 3, self.fitted(few))
+        if verb == "encode":
+            return Victim(name, lambda store: ["encode", store], 1, self.trained(few))
+        line = self.fit(few) if verb == "fit --force" else self.train(few)
+        start = self.trained(few)
+        return Victim(name, lambda store: [*line(store), "--force"], 3, start, line, replaces=True)
 
-    def train(store):
-        fewer = ["--set", "components=1"] if count == FEW else []
-        return ["train", store, *TRAINING, *fewer]
+    def fit(self, few):
+        """Give the line that fits."""
+        count = FEW if few else 9
+        shapes = self.world / f"shapes.{count}"
+        if not shapes.exists():
+            make_shapes(shapes, count)
+        one = ["--set", f"batch={FEW}"] if few else []
+        return lambda store: ["fit", shapes, "--field", "sdf", "--store", store, *TINY, *one]
 
-    fitted, trained = world / "fitted.zarr", world / "trained.zarr"
-    for store, line in ((fitted, fit), (trained, train)):
-        if store is trained:
-            shutil.copytree(fitted, trained)
-        ended = warm.run(*line(store))
-        assert ended.code == 0, ended.stderr
-    name = "" if count != FEW else " few"
-    return {
-        "fit": Victim(f"fit{name}", fit, 3),
-        "train": Victim(f"train{name}", train, 3, fitted),
-        "encode": Victim(f"encode{name}", lambda store: ["encode", store], 1, trained),
-    }
+    def train(self, few):
+        """Give the line that trains."""
+        fewer = ["--set", "components=1"] if few else []
+        return lambda store: ["train", store, *TRAINING, *fewer]
+
+    def fitted(self, few):
+        """Give a store of fields."""
+        return self._store(f"fitted.{few}", self.fit(few), None)
+
+    def trained(self, few):
+        """Give a store of fields and an encoder."""
+        return self._store(f"trained.{few}", self.train(few), lambda: self.fitted(few))
+
+    def _store(self, name, line, start):
+        store = self.world / f"{name}.zarr"
+        if not store.exists():
+            if start:
+                shutil.copytree(start(), store)
+            ended = self.warm.run(*line(store))
+            assert ended.code == 0, ended.stderr
+        return store

@@ -109,6 +109,10 @@ class Child:
         steps = int(told.read_text()) if told.exists() else 0
         return Ended(code, stdout, stderr, work, steps, seconds)
 
+    def work_done(self):
+        """Count its units of work so far."""
+        return (self.place / "work").stat().st_size
+
     def ended(self):
         """Tell whether it has ended already."""
         return self.warm.ask({"poll": self.pid})["ended"]
@@ -197,10 +201,10 @@ def warm_up(folder):
 
     torch.set_num_threads(1)
     store = folder / "warm.zarr"
-    line = ["fit", make_shapes(folder / "warm", 6), "--field", "sdf", "--store", store, *TINY]
+    line = ["fit", make_shapes(folder / "warm", 4), "--field", "sdf", "--store", store, *TINY]
     lines = [
         line,
-        ["train", store, *TRAINING],
+        ["train", store, *TRAINING, "--set", "components=1"],
         ["encode", store],
         ["info", store],
         ["check", store],
