@@ -88,7 +88,7 @@ def disk_faults(path: Path, verb: str) -> Iterator[None]:
         again = "run the same line again: what was committed is kept"
         hint = f"see to the disk, then {again}"
         if error.errno in FULL:
-            hint = f"`df -h {path.parent}` shows the room there is; make more, then {again}"
+            hint = f"make room (`df -h` shows what there is), then {again}"
         elif error.errno in FORBIDDEN:
             hint = f"`ls -ld {path.parent}` shows whose it is"
         told = error.strerror or str(error)
