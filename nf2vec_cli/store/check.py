@@ -30,7 +30,7 @@ from nf2vec_cli.store.schema import (
     SURFACE,
     Status,
 )
-from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
+from nf2vec_cli.store.store import Rows, Store, leftovers, open_store, sweep
 
 READ = 16  # rows read at once: memory does not grow with the store
 
@@ -78,7 +78,7 @@ def check_store(
         findings = list(_files(path, repair=repair))
         store = open_store(path, mode="a" if repair else "r")
         findings += _arrays(store, repair=repair)
-        if any(f.kind == "array" and not f.repaired for f in findings):
+        if any(f.kind in ("array", "length") and not f.repaired for f in findings):
             return CheckReport(str(path), 0, 0, False, tuple(findings))
         findings += _objects(store)
         done = store.rows(Status.DONE)
@@ -100,12 +100,15 @@ def check_store(
 
 
 def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
-    for file in leftovers(path):
-        if repair:
-            file.unlink(missing_ok=True)
-        yield Finding("leftover", str(file.relative_to(path)), "a killed run left it", repair)
+    found = leftovers(path)
     who = holder(path)
-    if who and who["stale"] and not repair:
+    writing = who and not who["stale"] and not repair  # what is under way is no leftover
+    for file in found:
+        if not writing and file.exists():
+            yield Finding("leftover", str(file.relative_to(path)), "a killed run left it", repair)
+    if repair:
+        sweep(path)
+    elif who and who["stale"]:
         yield Finding("lock", ".nf2vec.lock", f"left by process {who['pid']} on {who['host']}")
 
 
@@ -124,11 +127,20 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
         text = _array_fault(store, name, slots)
         if text == "length":
             array: Any = store.group[name]
+            rows = array.shape[0]
             if repair:
                 array.resize((slots, *array.shape[1:]))
-            yield Finding("length", name, f"{array.shape[0]} rows, not {slots}", repair)
+            # objects that are added count when the status grows, which is last
+            kind = "leftover" if rows > slots else "length"
+            if kind == "length" or repair or not _being_written(store.path):
+                yield Finding(kind, name, f"{rows} rows, not {slots}", repair)
         elif text:
             yield Finding("array", name, text)
+
+
+def _being_written(path: Path) -> bool:
+    who = holder(path)
+    return who is not None and not who["stale"]
 
 
 def _array_fault(store: Store, name: str, slots: int) -> str | None:
@@ -158,7 +170,7 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
     try:
         if name in COLUMNS:
             array[:]
-    except (OSError, ValueError, RuntimeError) as error:
+    except (StoreError, ValueError, RuntimeError) as error:
         return f"its bytes are damaged: {error}"
     return None
 

@@ -16,6 +16,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
+from nf2vec_cli.store.durable import uninterrupted
+from nf2vec_cli.store.runs import names
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
 from nf2vec_cli.store.store import Rows, Store
 
@@ -33,6 +35,7 @@ DIGEST = 16  # bytes of a field's digest
 BLOCK = 32 << 20  # bytes of embeddings that are read at once
 
 
+@uninterrupted()
 def save_state(
     store: Store, place: str, key: str, state: Mapping[str, NDArray[Any]], **facts: Any
 ) -> None:
@@ -42,6 +45,7 @@ def save_state(
     a hundred small arrays would take seconds. The group's attributes come last, so half a group is
     none.
     """
+    order = 1 + max((rank for rank, _ in _ranked(store, place)), default=(0, ""))[0]
     made = store.group.require_group(place).create_group(key, overwrite=True)
     blob = np.frombuffer(save({name: np.ascontiguousarray(a) for name, a in state.items()}), "u1")
     array = made.create_array(
@@ -53,7 +57,7 @@ def save_state(
         filters=(),
     )
     array[...] = blob
-    made.update_attributes({**facts, "complete": True})
+    made.update_attributes({**facts, "order": order, "complete": True})
 
 
 def remade_by(store: Store, place: str) -> str:
@@ -85,19 +89,31 @@ def load_state(
             f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
             hint=remade_by(store, owner or place),
         ) from error
-    return arrays, dict(group.attrs)
+    facts = dict(group.attrs)
+    facts.pop("order", None)  # its place in this store, and nobody else's
+    return arrays, facts
 
 
 def keys(store: Store, place: str) -> list[str]:
     """List what is kept whole, the oldest first."""
-    folder = store.path / place
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return [name for _, name in sorted(_ranked(store, place))]
+
+
+def _ranked(store: Store, place: str) -> list[tuple[tuple[int, str], str]]:
+    """List what is kept whole, each with its rank: number, or time where it has none.
+
+    Times alone would not do: a clock that was put back would make the newest encoder an old one.
+    """
+    group = store.group.get(place)
+    if not isinstance(group, zarr.Group):
+        return []
     whole = []
-    for name in names:
-        made = store.group.get(f"{place}/{name}")
-        if isinstance(made, zarr.Group) and made.attrs.get("complete"):
-            whole.append((str(made.attrs.get("ended", "")), name))
-    return [name for _, name in sorted(whole)]
+    for name in names(group):
+        facts = group[name].attrs
+        if facts.get("complete"):
+            rank = (int(facts.get("order", 0)), str(facts.get("ended", "")))  # type: ignore[arg-type]
+            whole.append((rank, name))
+    return whole
 
 
 def save_checkpoint(
@@ -119,7 +135,7 @@ def remove_checkpoints(store: Store, key: str, *, but: str = "") -> None:
     """Forget a run's states, whole or half written."""
     group = store.group.get(CHECKPOINTS)
     if isinstance(group, zarr.Group):
-        for name in list(group.group_keys()):
+        for name in names(group):
             if name.startswith(f"{key}-") and name != but:
                 del group[name]
 
@@ -185,6 +201,7 @@ class Embeddings:
         held[: len(kept)] = kept
         return whole, held[whole], self.store.column("digest")[whole]
 
+    @uninterrupted()
     def write(self, rows: Iterable[int], values: Floats) -> None:
         """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""
         index = np.asarray(list(rows), np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import later, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
-from nf2vec_cli.store.durable import PARTIAL, DurableStore
+from nf2vec_cli.store.durable import PARTIAL, DurableStore, disk_faults
 from nf2vec_cli.store.schema import (
     BESIDE,
     COLUMN_CHUNK,
@@ -72,20 +73,22 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """Find the files that a killed run left half written."""
-    found = [
-        Path(where, name)
-        for where, _, names in os.walk(path)
-        for name in names
-        if name.endswith(PARTIAL)
-    ]
+    """Find the files that a killed run left half written, and the folders half removed."""
+    found: list[Path] = []
+    for where, folders, names in os.walk(path):
+        found += [Path(where, name) for name in (*folders, *names) if name.endswith(PARTIAL)]
+        folders[:] = [name for name in folders if not name.endswith(PARTIAL)]
     return sorted(found)
 
 
 def sweep(path: Path) -> None:
-    """Remove the files that a killed run left half written."""
-    for file in leftovers(path):
-        file.unlink(missing_ok=True)
+    """Remove what a killed run left half written or half removed."""
+    for part in leftovers(path):
+        with disk_faults(part, "removed"):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
 
 
 class Store:
@@ -233,15 +236,27 @@ class Store:
         arrays = dict(stored.arrays) | dict(beside or {})
         if surface is not None:
             arrays[SURFACE] = np.rint(surface.reshape(len(index), -1) * SURFACE_UNIT).astype("i2")
+        self.reopen(index)
         for shard in np.unique(index // self.batch):
             part = np.flatnonzero(index // self.batch == shard)
             self._write_shard(int(shard), index[part], {k: a[part] for k, a in arrays.items()})
         self.update(index, digest=digests(stored), **columns)
         self.update(index, status=[Status.DONE] * len(index))
 
+    def reopen(self, rows: Iterable[int]) -> None:
+        """Count rows as pending while they are written anew: half of it must not count as done."""
+        index = np.asarray(list(rows), np.int64)
+        if not len(index):
+            return
+        low, high = int(index.min()), int(index.max()) + 1
+        status = np.asarray(self._array("status")[low:high])
+        over = index[status[index - low] != Status.PENDING]
+        self.update(over, status=[Status.PENDING] * len(over))
+
     def fail(self, rows: Iterable[int], messages: Sequence[str]) -> None:
         """Mark objects as failed, each with its reason."""
         index = list(rows)
+        self.reopen(index)
         self.update(index, message=messages)
         self.update(index, status=[Status.FAILED] * len(index))
 
@@ -259,6 +274,9 @@ class Store:
     def stored(self, rows: Iterable[int]) -> Encoded:
         """Read rows as they are stored."""
         index = [int(row) for row in rows]
+        if max(index, default=-1) >= next(iter(self._weights.values())).shape[0]:
+            # another run has added rows since this store was opened
+            self._weights = {name: self._array(name) for name in self._weights}
         try:
             return Encoded({name: _rows_of(a, index) for name, a in self._weights.items()})
         except (OSError, ValueError, RuntimeError) as error:
@@ -328,7 +346,7 @@ class Store:
         """Read a shard that is to be written again; rows that are not done need not be readable."""
         try:
             return np.asarray(array[first : first + self.batch])
-        except (OSError, ValueError, RuntimeError):
+        except (StoreError, ValueError, RuntimeError):
             done = set(self.rows(Status.DONE).tolist())
             kept = np.zeros((self.batch, array.shape[1]), array.dtype)
             for slot in range(self.batch):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nf2vec_cli.config.train import TrainConfig
-from nf2vec_cli.errors import InputError, StoreError
+from nf2vec_cli.errors import InputError, StoreError, UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.create import free_name
@@ -137,6 +137,23 @@ def keep_encoder(store: Store, trained: Trained) -> None:
     """Copy an encoder into a store that has it not, so that its embeddings can be decoded there."""
     if trained.key not in keys(store, ENCODERS):
         save_state(store, ENCODERS, trained.key, arrays_of(trained.module), **trained.facts)
+
+
+def require_writable(file: Path) -> None:
+    """Refuse a file that cannot be written, before the work of hours.
+
+    Raises:
+        UsageFault: it is a folder, or its folder cannot be written to.
+    """
+    if file.is_dir():
+        raise UsageFault(f"{file} is a folder, and a file is to be written")
+    part = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UsageFault(f"{file} cannot be written: {error.strerror}") from error
 
 
 def write_encoder(trained: Trained, file: Path) -> None:
