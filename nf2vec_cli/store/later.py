@@ -33,6 +33,6 @@ def complete(store: Store) -> None:
             array.resize((store.slots, *array.shape[1:]))
             array[:] = values
     if SURFACE not in store.group:
-        add_surface(store.group.store, store.batch)
+        add_surface(store.group.store, store.shard_length)
         points: Any = store.group[SURFACE]
         points.resize((store.slots, *points.shape[1:]))
