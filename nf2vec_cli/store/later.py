@@ -39,7 +39,7 @@ def complete(store: Store) -> None:
             _keep(store, name, made)
     if SURFACE not in store.group:
         made = {}
-        add_surface(MemoryStore(made), store.batch)
+        add_surface(MemoryStore(made), store.shard_length)
         points = zarr.open_array(MemoryStore(made), path=SURFACE, mode="r+")
         points.resize((store.slots, *points.shape[1:]))
         _keep(store, SURFACE, made)

@@ -90,6 +90,14 @@ def holder(store: Path) -> dict[str, Any] | None:
     }
 
 
+def after_crash(store: Path) -> bool:
+    """Tell whether the run before this one, which holds the store, may have been killed."""
+    try:
+        return bool(json.loads((store / NAME).read_text(encoding="utf-8"))["after_crash"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+
+
 def _stale(path: Path, who: dict[str, Any], silent: float) -> bool:
     if _foreign(who) and silent < DEAD:
         return False
@@ -164,6 +172,7 @@ def _sign(handle: int) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.time(),
+        "after_crash": os.fstat(handle).st_size > 0,  # who ends well takes the file away
     }
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(text).encode(), 0)

@@ -19,7 +19,7 @@ from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
 from nf2vec_cli.store.durable import uninterrupted
 from nf2vec_cli.store.runs import names
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Rows, Store, grouped
 
 ENCODERS, CHECKPOINTS, EMBEDDINGS, HEADS = "encoders", "checkpoints", "embeddings", "heads"
 STATE = "state"
@@ -31,6 +31,7 @@ TRAINERS = {
     f"{HEADS}/map": "map {store} B.zarr",
 }
 CHUNK = 8 << 20  # bytes of a chunk of a state
+EMBEDDED = 1024  # rows of a chunk of embeddings
 DIGEST = 16  # bytes of a field's digest
 BLOCK = 32 << 20  # bytes of embeddings that are read at once
 
@@ -159,9 +160,8 @@ class Embeddings:
     def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
         """Open the embeddings of an encoder, with a slot for each row."""
         group = store.group.require_group(f"{EMBEDDINGS}/{key}")
-        length = max(store.batch, 64)
         for name, rows, width, dtype in (
-            ("values", length, size, "float32"),
+            ("values", max(store.batch, EMBEDDED), size, "float32"),
             ("digest", COLUMN_CHUNK, DIGEST, "uint8"),  # always read whole
         ):
             if name not in group:
@@ -182,35 +182,33 @@ class Embeddings:
 
     def current(self) -> Rows:
         """List the rows whose embedding is of the field that the store holds now, or is all."""
-        whole, held, wanted = self._digests()
-        found: Rows = whole[(held == wanted).all(1)]
-        return found
+        return self.compared()[0]
 
     def stale(self) -> Rows:
         """List the rows whose embedding is of another field than the store holds now."""
-        whole, held, wanted = self._digests()
-        found: Rows = whole[held.any(1) & (held != wanted).any(1)]
-        return found
+        return self.compared()[1]
 
-    def _digests(self) -> tuple[Rows, NDArray[np.uint8], NDArray[np.uint8]]:
-        """Give the rows that count, what each was embedded from [N, 16] and what it is now."""
+    def compared(self) -> tuple[Rows, Rows]:
+        """Give the rows that are current and those that are stale, by their fields' digests."""
         status = self.store.column("status")
-        whole = np.flatnonzero((status == Status.DONE) | (status == Status.EMBEDDED))
-        held = np.zeros((self.store.slots, DIGEST), np.uint8)
-        kept = np.asarray(self._digest[: self.store.slots])
+        whole = (status == Status.DONE) | (status == Status.EMBEDDED)
+        held = np.zeros((len(status), DIGEST), np.uint8)
+        kept = np.asarray(self._digest[: len(status)])
         held[: len(kept)] = kept
-        return whole, held[whole], self.store.column("digest")[whole]
+        same = (held == self.store.column("digest")[: len(status)]).all(1)
+        return np.flatnonzero(whole & same), np.flatnonzero(whole & ~same & held.any(1))
 
     @uninterrupted()
     def write(self, rows: Iterable[int], values: Floats) -> None:
         """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""
         index = np.asarray(list(rows), np.int64)
-        digest = self.store.column("digest")[index]
+        digest = self.store.column("digest", index)
         for array, part in ((self._values, values), (self._digest, digest)):
-            low, high = int(index.min()), int(index.max()) + 1
-            whole = np.asarray(array[low:high])
-            whole[index - low] = part
-            array[low:high] = whole
+            for at in grouped(index, int(array.chunks[0])):
+                low, high = int(index[at].min()), int(index[at].max()) + 1
+                whole = np.asarray(array[low:high])
+                whole[index[at] - low] = part[at]
+                array[low:high] = whole
 
     def write_alone(self, rows: Iterable[int], values: Floats, **columns: Any) -> None:
         """Keep embeddings [B, E] of rows that have no field: the row's digest is the embedding's.
@@ -231,11 +229,9 @@ class Embeddings:
         """Read embeddings [B, E] of rows that are current, in their order; only their chunks."""
         index = np.asarray(list(rows), np.int64)
         found = np.empty((len(index), self.size), np.float32)
-        chunk = int(self._values.chunks[0])
-        for place in np.unique(index // chunk):
-            here = np.flatnonzero(index // chunk == place)
-            part = self._part(int(place) * chunk, (int(place) + 1) * chunk)
-            found[here] = part[index[here] - place * chunk]
+        for at in grouped(index, int(self._values.chunks[0])):
+            low, high = int(index[at].min()), int(index[at].max()) + 1
+            found[at] = self._part(low, high)[index[at] - low]
         return found
 
     def blocks(self, rows: Rows, *, size: int = BLOCK) -> Iterator[tuple[Rows, Floats]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from nf2vec_cli.models.network import NetworkSpec, radiance_init, siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.pictures import colour_of
-from nf2vec_cli.store.create import create_store, holds_store
+from nf2vec_cli.store.create import create_store, holds_store, shard_for
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
@@ -158,9 +158,8 @@ def fit_shapes(
     _refuse_settings(refs, field, config)  # before a lock makes the folder
     with store_lock(store, wait=wait, make=True):
         plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
-        opened = _open_or_create(store, field, config)
-        for item in plan.relabelled:
-            opened.update([item.row], **_labels(item.ref))
+        opened = _open_or_create(store, field, config, len(refs))
+        opened.update([item.row for item in plan.relabelled], **_labels(plan.relabelled))
         items = _registered(opened, plan)
         jobs_of = _jobs(items, opened, field, config)
         workers = max(1, min(jobs or available_cores(), len(items)))
@@ -235,7 +234,7 @@ def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig |
         )
 
 
-def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
+def _open_or_create(path: Path, field: FieldName, config: FitConfig, objects: int) -> Store:
     if not holds_store(path):
         spec = _network(field, config)
         start = radiance_init if field is FieldName.nerf else siren_init
@@ -248,6 +247,10 @@ def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
             codec=config.codec,
             bits=config.bits,
             batch=config.batch,
+            shard_length=config.shard_length
+            or shard_for(
+                objects, batch=config.batch, codec=config.codec, radiance=field is FieldName.nerf
+            ),
             config=config.model_dump(mode="json"),
             versions={"nf2vec": __version__, "torch": torch.__version__},
             cells=config.grid if field is FieldName.nerf else 0,
@@ -264,8 +267,9 @@ def _roots(refs: list[ShapeRef]) -> list[str]:
     return sorted({str(ref.path)[: -len(ref.source)] for ref in refs})
 
 
-def _labels(ref: ShapeRef) -> dict[str, list[str]]:
-    return {"class": [ref.class_name], "split": [ref.split]}
+def _labels(items: Sequence[Item]) -> dict[str, list[str]]:
+    refs = [item.ref for item in items]
+    return {"class": [ref.class_name for ref in refs], "split": [ref.split for ref in refs]}
 
 
 def _registered(store: Store, plan: Plan) -> list[Item]:

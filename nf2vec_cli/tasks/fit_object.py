@@ -194,8 +194,9 @@ def prepare(job: Job) -> Prepared | Failed:
 
 def product_key(source_hash: bytes, job: Job) -> bytes:
     """Name the product of this source, these settings and this start: 16 bytes."""
+    left_out = {"codec", "bits", "batch", "shard_length"}  # how it is kept, not what it is
     # `crop` and `precision` came later: a product keeps the name that it had before
-    left_out = {"codec", "bits", "batch"} | ({"crop"} if job.config.crop == 1 else set())
+    left_out |= {"crop"} if job.config.crop == 1 else set()
     left_out |= {"precision"} if job.config.precision == "tf32" else set()
     left_out |= set() if job.field == FieldName.nerf else RADIANCE
     settings = job.config.model_dump_json(exclude=left_out)

@@ -23,7 +23,7 @@ from nf2vec_cli.foreign.layout import Listed, reader_of
 from nf2vec_cli.models.network import NetworkSpec, radiance_init
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
-from nf2vec_cli.store.create import create_store, free_name, holds_store
+from nf2vec_cli.store.create import create_store, free_name, holds_store, shard_for
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.import_object import told
@@ -114,8 +114,9 @@ def start_of(listed: Listed, wanted: Wanted, store: Store | None) -> Start:
     return Start(kind, first.spec, init, origin, config, change)
 
 
-def make_store(path: Path, start: Start, layout: str) -> None:
-    """Make the store."""
+def make_store(path: Path, start: Start, layout: str, *, objects: int) -> None:
+    """Make the store; `objects`: how many are to come."""
+    radiance = start.kind == "nerf"
     create_store(
         path,
         field=start.kind,
@@ -125,9 +126,12 @@ def make_store(path: Path, start: Start, layout: str) -> None:
         codec=start.config.codec,
         bits=start.config.bits,
         batch=start.config.batch,
+        shard_length=shard_for(
+            objects, batch=start.config.batch, codec=start.config.codec, radiance=radiance
+        ),
         config=start.config.model_dump(mode="json"),
         versions={"nf2vec": __version__, "torch": torch.__version__},
-        cells=start.config.grid if start.kind == "nerf" else 0,
+        cells=start.config.grid if radiance else 0,
         imported={"layout": layout, "init": start.origin},
     )
 

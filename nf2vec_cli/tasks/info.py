@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.schema import COLUMNS, Status
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
 
@@ -48,8 +49,9 @@ class StoreInfo:
 def store_info(path: Path) -> StoreInfo:
     """Sum up a store."""
     store = open_store(path)
-    rows = store.rows()
-    status = store.column("status")[rows]
+    slots = store.column("status")
+    rows = np.flatnonzero(slots != Status.EMPTY)
+    status = slots[rows]
     done = rows[status == Status.DONE]
     size = sum(store.storage().values())
     runs = store.runs()
@@ -73,7 +75,7 @@ def store_info(path: Path) -> StoreInfo:
         format_version=store.format_version,
         runs=len(runs),
         last_run=runs[-1]["ended"] if runs else None,
-        classes=_classes(store, rows),
+        classes=_classes(store, slots != Status.EMPTY),
         encoders=encoder_rows(store),
         heads=head_rows(store),
     )
@@ -206,9 +208,20 @@ def _worst_low(values: Any) -> dict[str, float]:
     return {"median": float(middle), "p5": float(low), "worst": float(worst)}
 
 
-def _classes(store: Store, rows: Any) -> list[dict[str, Any]]:
-    classes, splits = store.column("class"), store.column("split")
-    counts = Counter((classes[row], splits[row]) for row in rows)
+def _classes(store: Store, there: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    found: Counter[bytes] = Counter()
+    for start, (class_names, splits) in store.sections("class", "split"):
+        # counted as bytes: to decode a million names and pair them takes longer than all the rest
+        both = np.concatenate([splits, class_names], axis=1)[there[start : start + len(splits)]]
+        found.update(both.view(f"S{both.shape[1]}")[:, 0].tolist())
+    width = COLUMNS["split"].width
+    labels = [
+        [part.rstrip(b"\0").decode("utf-8", "replace") for part in (text[width:], text[:width])]
+        for text in found
+    ]
+    counts = Counter[tuple[str, str]]()
+    for text, (name, split) in zip(found, labels, strict=True):
+        counts[name, split] += found[text]
     columns = sorted({split for _, split in counts}, key=_split_order)
     return [
         {"class": name or "(none)"}
