@@ -35,6 +35,10 @@ from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import available_cores
 
 STUDIED = 8  # objects of a run on which every codec is measured
+READING = (
+    600.0  # seconds for an object to be read, cleaned and sampled: a mesh of millions takes minutes
+)
+SLOW = 1e9  # operations a second of a fit; a core of today does thirty times as many
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ def fit_shapes(
     retry: bool = False,
     force: bool = False,
     wait: float | None = None,
+    limit: float | None = None,
     graphs: bool = False,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -142,8 +147,10 @@ def fit_shapes(
     Args:
         refs, store, field, config, retry, force: as for `plan_fit`.
         device: "cpu", "cuda", "cuda:N" or "auto".
-        jobs: worker processes; 0 for one a core.
+        jobs: worker processes; 0 for one a core; 1: this process, if there is no `limit`.
         wait: seconds to wait for another run's lock; None: not at all.
+        limit: seconds that an object may take before its worker is killed, and it counts as failed;
+            0: any; None: `patience`, where there are worker processes.
         graphs: several steps of the objects on a GPU as one CUDA graph.
         progress: told about each object.
 
@@ -168,7 +175,14 @@ def fit_shapes(
         with progress:
             progress.start(len(items), "fit")
             fit = partial(fitter_of(field), graphs=True) if graphs else fitter_of(field)
-            outcomes = fit(jobs_of, opened.init, device=target, workers=workers, size=opened.batch)
+            outcomes = fit(
+                jobs_of,
+                opened.init,
+                device=target,
+                workers=workers,
+                size=opened.batch,
+                limit=_limit(limit, jobs, field, config),
+            )
             for batch in by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
         result = tally.result(plan)
@@ -180,6 +194,19 @@ def fit_shapes(
                 versions=versions(target),
             )
     return result
+
+
+def patience(field: FieldName, config: FitConfig) -> float:
+    """Give the seconds that an object may take: to be read, and to be fitted on a slow core."""
+    points = config.step_samples if field is FieldName.nerf else config.points
+    products = 6 * config.steps * points * _network(field, config).parameters
+    return READING + products / SLOW
+
+
+def _limit(asked: float | None, jobs: int, field: FieldName, config: FitConfig) -> float | None:
+    if asked is None and jobs != 1:
+        return patience(field, config)
+    return asked or None
 
 
 def versions(device: torch.device) -> dict[str, str]:

@@ -83,7 +83,7 @@ class SampleTeacher:
         ):
             progress.advance(1, job.id)
             if not isinstance(made, Prepared):
-                reason = made.reason if isinstance(made, Failed) else "its worker process died"
+                reason = made.reason if isinstance(made, Failed) else str(made)
                 raise StoreError(f"{job.id!r} cannot be sampled again: {reason}", hint=WAYS)
             if np.asarray(made.columns["hash"]).tobytes() != _hash(store, rows[number]):
                 raise StoreError(f"{job.path} has changed since it was fitted", hint=WAYS)
