@@ -16,6 +16,7 @@ from nf2vec_cli.shapes.numbers import named, read_arrays, read_table, shapes_of
 from nf2vec_cli.shapes.pcd import read_pcd
 from nf2vec_cli.shapes.precheck import prechecked
 from nf2vec_cli.shapes.reasons import reasons
+from nf2vec_cli.shapes.whole import whole
 
 CLOUD_SUFFIXES = (".ply", ".xyz", ".pts", ".pcd", ".npy", ".npz")
 POINT_KEYS = ("points", "pcd", "pos", "xyz", "coords", "vertices", "pts")
@@ -45,9 +46,7 @@ def load_cloud(path: Path) -> Cloud:
     suffix = path.suffix.lower()
     if suffix not in CLOUD_SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is no cloud format we read")
-    data = path.read_bytes()
-    if not data or data.isspace():
-        raise InputError("the file is empty")
+    data = whole(path)
     with reasons(suffix):
         return cloud_of(*_parsed(data, suffix))
 

@@ -16,6 +16,7 @@ from nf2vec_cli.shapes.clean import Mesh, clean
 from nf2vec_cli.shapes.precheck import prechecked
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.side_files import SideFiles
+from nf2vec_cli.shapes.whole import whole
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 Vertices = NDArray[np.float64]
@@ -51,16 +52,13 @@ def content(path: Path) -> tuple[bytes, str]:
     """Give a mesh file's bytes and its suffix, in small letters.
 
     Raises:
-        InputError: it is empty, or its suffix is not that of a mesh.
+        InputError: it is empty or too big, or its suffix is not that of a mesh.
         OSError: it cannot be opened.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is not a mesh format we read")
-    data = path.read_bytes()
-    if not data or data.isspace():
-        raise InputError("the file is empty")
-    return data, suffix
+    return whole(path), suffix
 
 
 def parsed(data: bytes, suffix: str, side: SideFiles, *, materials: bool = False) -> Any:

@@ -10,8 +10,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nf2vec_cli.errors import InputError
+from nf2vec_cli.shapes.whole import LARGEST
 
-LARGEST = 4 << 30  # bytes that one packed array may unpack to
 Array = NDArray[np.generic]
 
 

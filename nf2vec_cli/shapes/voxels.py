@@ -15,6 +15,7 @@ from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.numbers import named, read_arrays, shapes_of
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.sample import Points, surface_points
+from nf2vec_cli.shapes.whole import whole
 
 VOXEL_SUFFIXES = (".npy", ".npz", ".binvox")
 GRID_KEYS = ("voxels", "grid", "occupancy", "vox", "array")
@@ -44,9 +45,7 @@ def load_voxels(path: Path) -> Voxels:
     suffix = path.suffix.lower()
     if suffix not in VOXEL_SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is no voxel format we read")
-    data = path.read_bytes()
-    if not data:
-        raise InputError("the file is empty")
+    data = whole(path)
     with reasons(suffix):
         if suffix == ".binvox":
             return checked(*_from_binvox(data))

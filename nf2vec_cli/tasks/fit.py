@@ -35,9 +35,7 @@ from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import available_cores
 
 STUDIED = 8  # objects of a run on which every codec is measured
-READING = (
-    600.0  # seconds for an object to be read, cleaned and sampled: a mesh of millions takes minutes
-)
+READING = 600.0  # seconds to read and sample an object; a mesh of millions of faces takes minutes
 SLOW = 1e9  # operations a second of a fit; a core of today does thirty times as many
 
 
