@@ -19,6 +19,7 @@ from nf2vec_cli.shapes.side_files import SideFiles
 from nf2vec_cli.shapes.whole import whole
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+COPIES = 10_000_000  # triangles that a scene may add by placing a mesh again and again
 Vertices = NDArray[np.float64]
 Faces = NDArray[np.int64]
 
@@ -78,18 +79,17 @@ def placed_parts(scene: Any) -> Iterator[tuple[Any, Vertices, Faces]]:
 
     Raises:
         CloudFile: there are points only.
-        InputError: there are no faces, or one names a vertex that is not there.
+        InputError: there are no faces, one names a vertex that is not there, or a small file would
+            fill the memory with copies.
     """
     found = False
     points: list[Vertices] = []
+    spare = COPIES + sum(len(getattr(part, "faces", ())) for part in scene.geometry.values())
     for node in scene.graph.nodes_geometry:
         matrix, name = scene.graph[node]
         part = scene.geometry[name]
-        if not isinstance(part, trimesh.Trimesh):
+        if not isinstance(part, trimesh.Trimesh) or not len(part.faces):
             points.append(np.asarray(getattr(part, "vertices", np.empty((0, 3))), float))
-            continue
-        if not len(part.faces):
-            points.append(np.asarray(part.vertices, float))
             continue
         placed = np.asarray(part.vertices, np.float64)
         if placed.shape[1] != 3:
@@ -97,6 +97,9 @@ def placed_parts(scene: Any) -> Iterator[tuple[Any, Vertices, Faces]]:
         if not np.array_equal(matrix, np.eye(4)):
             with np.errstate(invalid="ignore", over="ignore"):
                 placed = placed @ matrix[:3, :3].T + matrix[:3, 3]
+        spare -= len(part.faces)
+        if spare < 0:
+            raise InputError(f"its scene places over {COPIES:,} copies of triangles")
         corners = np.asarray(part.faces, np.int64)
         if corners.min() < 0 or corners.max() >= len(placed):
             raise InputError("the file is corrupt: a face names a vertex that is not there")

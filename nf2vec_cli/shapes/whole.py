@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nf2vec_cli.errors import InputError
 
-LARGEST = 4 << 30  # bytes of a file, and of what arrays in it unpack to
+LARGEST = 4 << 30  # bytes of a file
 
 
 def whole(path: Path) -> bytes:
