@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
+from nf2vec_cli.store.damage import ERRORS, fit_config, small
 from nf2vec_cli.store.lock import holder, store_lock
 from nf2vec_cli.store.products import ENCODERS, Embeddings, keys, own_digests
 from nf2vec_cli.store.schema import (
@@ -32,6 +32,7 @@ from nf2vec_cli.store.schema import (
 )
 from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
 
+BASIC = ("array", "init", "length")  # faults with which no field can be read
 READ = 16  # rows read at once: memory does not grow with the store
 
 
@@ -73,12 +74,12 @@ def check_store(
         LockedError: repair, while another run is writing.
     """
     path = Path(path)
-    open_store(path)  # refuse what is no store before anything is locked or swept
+    open_store(path, verify=False)  # refuse what is no store before anything is locked or swept
     with store_lock(path, wait=wait) if repair else nullcontext(), progress or Silent() as teller:
         findings = list(_files(path, repair=repair))
-        store = open_store(path, mode="a" if repair else "r")
+        store = open_store(path, mode="a" if repair else "r", verify=False)
         findings += _arrays(store, repair=repair)
-        if any(f.kind == "array" and not f.repaired for f in findings):
+        if any(f.kind in BASIC and not f.repaired for f in findings):
             return CheckReport(str(path), 0, 0, False, tuple(findings))
         findings += _objects(store)
         done = store.rows(Status.DONE)
@@ -136,8 +137,10 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         return None
     try:
         array: Any = store.group[name]
-    except (KeyError, ValueError, json.JSONDecodeError) as error:
+    except ERRORS as error:
         return f"it is missing or its metadata cannot be read: {error}"
+    if not hasattr(array, "dtype"):
+        return "it is a group, not an array"
     if name in COLUMNS:
         column = COLUMNS[name]
         shape: tuple[int, ...] = () if column.width == 1 else (column.width,)
@@ -146,19 +149,19 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         widths = {
             "scale": len(store.blocks),
             SURFACE: 3 * SURFACE_POINTS,
-            GRID: int(store.config.get("grid", 0)) ** 3 // 8,
+            GRID: fit_config(store).grid ** 3 // 8 if name == GRID else 0,
             CAMERAS: CAMERAS_KEPT * CAMERA_NUMBERS,
         }
         width = widths.get(name, len(store.init))
         shape, dtype = (width,), ROW_TYPES[name]
-    if array.shape[1:] != shape or array.dtype != np.dtype(dtype):
+    if array.shape[1:] != shape or array.dtype != np.dtype(dtype) or not small(array):
         return f"it is {array.dtype} {array.shape}, not {dtype} {(slots, *shape)}"
     if array.shape[0] != slots:
         return "length"
     try:
         if name in COLUMNS:
             array[:]
-    except (OSError, ValueError, RuntimeError) as error:
+    except ERRORS as error:
         return f"its bytes are damaged: {error}"
     return None
 
@@ -223,7 +226,7 @@ def _embedded(store: Store) -> Iterator[tuple[int, str]]:
             kept = Embeddings(store, key)
             rows = np.intersect1d(kept.current(), alone)
             values = kept.read(rows)
-        except (StoreError, OSError, ValueError, RuntimeError):
+        except (StoreError, *ERRORS):
             continue
         same = (own_digests(values) == digest[rows]).all(1) & np.isfinite(values).all(1)
         sound |= set(rows[same].tolist())

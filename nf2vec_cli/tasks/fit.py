@@ -23,6 +23,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.store.create import create_store, holds_store
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
@@ -86,7 +87,7 @@ def plan_fit(
             f"{store} holds {opened.field} fields, not {field}",
             hint=f"choose another store, or `--field {opened.field}`",
         )
-    kept = FitConfig.model_validate(opened.config)
+    kept = fit_config(opened)
     if opened.imported and (
         opened.imported["init"] == UNKNOWN_INIT or opened.network != _network(field, kept).as_dict()
     ):
