@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -105,9 +106,30 @@ def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
         if repair:
             file.unlink(missing_ok=True)
         yield Finding("leftover", str(file.relative_to(path)), "a killed run left it", repair)
+    for link in links_out(path):
+        yield Finding("link", str(link.relative_to(path)), "it leads out of the store")
     who = holder(path)
     if who and who["stale"] and not repair:
         yield Finding("lock", ".nf2vec.lock", f"left by process {who['pid']} on {who['host']}")
+
+
+def links_out(path: Path) -> list[Path]:
+    """Find the links that lead out of a store: they are read, but others may change what is there."""
+    inside = path.resolve()
+    found = [
+        Path(where, name)
+        for where, folders, names in os.walk(path)
+        for name in (*folders, *names)
+        if Path(where, name).is_symlink()
+    ]
+    return sorted(link for link in found if not _leads_inside(link, inside))
+
+
+def _leads_inside(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:

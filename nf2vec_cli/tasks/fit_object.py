@@ -191,7 +191,7 @@ def prepare(job: Job) -> Prepared | Failed:
         columns |= {"seed": seed, "message": _remarks(replace(shape, notes=unit.notes), pool)}
     except Exception as error:  # one shape, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
-            log.exception("%s", job.path)
+            log.exception("%r", str(job.path))
         return Failed(reason_of(error), columns)
     columns["key"] = product_key(digest, job)
     return Prepared(pool, seed, columns, time.process_time() - started)

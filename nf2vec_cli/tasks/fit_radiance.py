@@ -148,7 +148,7 @@ def prepare_views(job: Job) -> PreparedViews | Failed:
         }
     except Exception as error:  # one object, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
-            log.exception("%s", job.path)
+            log.exception("%r", str(job.path))
         return Failed(reason_of(error), columns)
     columns["key"] = product_key(digest, job)
     return PreparedViews(views, pool, seed, columns, time.process_time() - started)
