@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,6 +19,7 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
+from nf2vec_cli.store.damage import ERRORS, fit_config, small
 from nf2vec_cli.store.lock import holder, store_lock
 from nf2vec_cli.store.products import ENCODERS, Embeddings, keys, own_digests
 from nf2vec_cli.store.schema import (
@@ -34,6 +35,7 @@ from nf2vec_cli.store.schema import (
 )
 from nf2vec_cli.store.store import Rows, Store, leftovers, open_store, spans, sweep
 
+BASIC = ("array", "init", "length")  # faults with which no field can be read
 READ = 16  # rows read at once: memory does not grow with the store
 
 
@@ -75,12 +77,12 @@ def check_store(
         LockedError: repair, while another run is writing.
     """
     path = Path(path)
-    open_store(path)  # refuse what is no store before anything is locked or swept
+    open_store(path, verify=False)  # refuse what is no store before anything is locked or swept
     with store_lock(path, wait=wait) if repair else nullcontext(), progress or Silent() as teller:
         findings = list(_files(path, repair=repair))
-        store = open_store(path, mode="a" if repair else "r")
+        store = open_store(path, mode="a" if repair else "r", verify=False)
         findings += _arrays(store, repair=repair)
-        if any(f.kind in ("array", "length") and not f.repaired for f in findings):
+        if any(f.kind in BASIC and not f.repaired for f in findings):
             return CheckReport(str(path), 0, 0, False, tuple(findings))
         findings += _objects(store)
         done = store.rows(Status.DONE)
@@ -113,12 +115,33 @@ def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
         sweep(path)
     elif who and who["stale"]:
         yield Finding("lock", ".nf2vec.lock", f"left by process {who['pid']} on {who['host']}")
+    for link in links_out(path):
+        yield Finding("link", str(link.relative_to(path)), "it leads out of the store")
 
 
 def column_faults(store: Store) -> Iterator[Finding]:
     """Compare arrays and columns with the format; no field is read."""
     yield from _arrays(store, repair=False)
     yield from _objects(store)
+
+
+def links_out(path: Path) -> list[Path]:
+    """Find links out of a store: they are read, but others may change what is there."""
+    inside = path.resolve()
+    found = [
+        Path(where, name)
+        for where, folders, names in os.walk(path)
+        for name in (*folders, *names)
+        if Path(where, name).is_symlink()
+    ]
+    return sorted(link for link in found if not _leads_inside(link, inside))
+
+
+def _leads_inside(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
@@ -157,8 +180,10 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         return None
     try:
         array: Any = store.group[name]
-    except (KeyError, ValueError, json.JSONDecodeError) as error:
+    except ERRORS as error:
         return f"it is missing or its metadata cannot be read: {error}"
+    if not hasattr(array, "dtype"):
+        return "it is a group, not an array"
     if name in COLUMNS:
         column = COLUMNS[name]
         shape: tuple[int, ...] = () if column.width == 1 else (column.width,)
@@ -167,12 +192,12 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         widths = {
             "scale": len(store.blocks),
             SURFACE: 3 * SURFACE_POINTS,
-            GRID: int(store.config.get("grid", 0)) ** 3 // 8,
+            GRID: fit_config(store).grid ** 3 // 8 if name == GRID else 0,
             CAMERAS: CAMERAS_KEPT * CAMERA_NUMBERS,
         }
         width = widths.get(name, len(store.init))
         shape, dtype = (width,), ROW_TYPES[name]
-    if array.shape[1:] != shape or array.dtype != np.dtype(dtype):
+    if array.shape[1:] != shape or array.dtype != np.dtype(dtype) or not small(array):
         return f"it is {array.dtype} {array.shape}, not {dtype} {(slots, *shape)}"
     if array.shape[0] != slots:
         return "length"
@@ -180,7 +205,7 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
         if name in COLUMNS:
             for start, end in spans(slots, COLUMNS[name]):
                 array[start:end]
-    except (StoreError, OSError, ValueError, RuntimeError) as error:
+    except (StoreError, *ERRORS) as error:
         return f"its bytes are damaged: {error}"
     return None
 
@@ -249,7 +274,7 @@ def _embedded(store: Store) -> Iterator[tuple[int, str]]:
             kept = Embeddings(store, key)
             rows = np.intersect1d(kept.current(), alone)
             values = kept.read(rows)
-        except (StoreError, OSError, ValueError, RuntimeError):
+        except (StoreError, *ERRORS):
             continue
         same = (own_digests(values) == digest[rows]).all(1) & np.isfinite(values).all(1)
         sound |= set(rows[same].tolist())

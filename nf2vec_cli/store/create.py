@@ -165,6 +165,8 @@ def _refuse_foreign(path: Path) -> None:
     if path.is_dir():
         if holds_store(path):
             raise StoreError(f"{path} holds a store already")
+        if (path / "zarr.json").is_dir():
+            raise StoreError(f"{path} is damaged: its zarr.json is a folder")
         for entry in path.iterdir():
             if (
                 entry.name not in (*ours, "zarr.json")

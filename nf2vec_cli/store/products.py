@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
+from nf2vec_cli.store.damage import ERRORS, ROWS, damage, small
 from nf2vec_cli.store.durable import uninterrupted
 from nf2vec_cli.store.runs import names
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
@@ -33,6 +33,7 @@ TRAINERS = {
 CHUNK = 8 << 20  # bytes of a chunk of a state
 EMBEDDED = 1024  # rows of a chunk of embeddings
 DIGEST = 16  # bytes of a field's digest
+LARGEST, WIDEST = 8 << 30, 1 << 16  # bytes of a state; numbers of an embedding
 BLOCK = 32 << 20  # bytes of embeddings that are read at once
 
 
@@ -81,11 +82,11 @@ def load_state(
         group = store.group[f"{place}/{key}"]
         if not isinstance(group, zarr.Group) or not group.attrs.get("complete"):
             raise KeyError(key)
-        arrays = load(np.asarray(group[STATE][...]).tobytes())  # type: ignore[index]
+        arrays = load(_bytes(group))
     except KeyError as error:
         what = place.partition("/")[0].removesuffix("s")
         raise StoreError(f"{store.path} has no {what} {key!r}") from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except ERRORS as error:
         raise StoreError(
             f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
             hint=remade_by(store, owner or place),
@@ -93,6 +94,13 @@ def load_state(
     facts = dict(group.attrs)
     facts.pop("order", None)  # its place in this store, and nobody else's
     return arrays, facts
+
+
+def _bytes(group: zarr.Group) -> bytes:
+    array: Any = group[STATE]
+    if array.dtype != np.uint8 or array.ndim != 1 or array.size > LARGEST or not small(array):
+        raise ValueError(f"{STATE} is {array.dtype} {array.shape} in chunks of {array.chunks}")
+    return np.asarray(array[...]).tobytes()
 
 
 def keys(store: Store, place: str) -> list[str]:
@@ -110,10 +118,11 @@ def _ranked(store: Store, place: str) -> list[tuple[tuple[int, str], str]]:
         return []
     whole = []
     for name in names(group):
-        facts = group[name].attrs
-        if facts.get("complete"):
-            rank = (int(facts.get("order", 0)), str(facts.get("ended", "")))  # type: ignore[arg-type]
-            whole.append((rank, name))
+        with damage(store.path, f"{place}/{name}"):
+            made = group.get(name)
+            if isinstance(made, zarr.Group) and made.attrs.get("complete"):
+                order: Any = made.attrs.get("order", 0)
+                whole.append(((int(order), str(made.attrs.get("ended", ""))), name))
     return whole
 
 
@@ -146,15 +155,21 @@ class Embeddings:
 
     def __init__(self, store: Store, key: str) -> None:
         self.store, self.key = store, key
-        group = store.group.get(f"{EMBEDDINGS}/{key}")
-        if not isinstance(group, zarr.Group) or "values" not in group or "digest" not in group:
+        remade = f"`nf2vec encode {store.path} --force` makes them again"
+        with damage(store.path, f"{EMBEDDINGS}/{key}", remade):
+            group = store.group.get(f"{EMBEDDINGS}/{key}")
+            whole = isinstance(group, zarr.Group) and "values" in group and "digest" in group
+        if not isinstance(group, zarr.Group) or not whole:
             by = f" --encoder {key}" if f"{ENCODERS}/{key}" in store.group else ""
             raise StoreError(
                 f"{store.path} has no embeddings {key!r}",
                 hint=f"run `nf2vec encode {store.path}{by}` first",
             )
-        self._values: Any = group["values"]
-        self._digest: Any = group["digest"]
+        with damage(store.path, f"{EMBEDDINGS}/{key}", remade):
+            self._values: Any = group["values"]
+            self._digest: Any = group["digest"]
+            _require_form(self._values, "float32", None)
+            _require_form(self._digest, "uint8", DIGEST)
 
     @classmethod
     def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
@@ -193,7 +208,8 @@ class Embeddings:
         status = self.store.column("status")
         whole = (status == Status.DONE) | (status == Status.EMBEDDED)
         held = np.zeros((len(status), DIGEST), np.uint8)
-        kept = np.asarray(self._digest[: len(status)])
+        with damage(self.store.path, f"{EMBEDDINGS}/{self.key}"):
+            kept = np.asarray(self._digest[: len(status)])
         held[: len(kept)] = kept
         same = (held == self.store.column("digest")[: len(status)]).all(1)
         return np.flatnonzero(whole & same), np.flatnonzero(whole & ~same & held.any(1))
@@ -261,11 +277,18 @@ class Embeddings:
     def _part(self, low: int, high: int) -> Floats:
         try:
             return np.asarray(self._values[low:high])
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise StoreError(
                 f"{self.store.path} is damaged: {EMBEDDINGS}/{self.key} cannot be read: {error}",
                 hint=f"`nf2vec encode {self.store.path} --force` makes them again",
             ) from error
+
+
+def _require_form(array: Any, dtype: str, width: int | None) -> None:
+    """See that an array of embeddings or digests is one, and is no larger than it can be."""
+    fits = array.ndim == 2 and array.dtype == dtype and 0 < array.shape[1] <= WIDEST
+    if not fits or array.shape[0] > ROWS or width not in (None, array.shape[1]) or not small(array):
+        raise ValueError(f"it is {array.dtype} {array.shape} in chunks of {array.chunks}")
 
 
 def own_digests(values: Floats) -> NDArray[np.uint8]:  # [B, E] -> [B, 16]

@@ -19,6 +19,14 @@ from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import later, lock, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
+from nf2vec_cli.store.damage import (
+    ERRORS,
+    damage,
+    require_attributes,
+    require_init,
+    sound_array,
+    told,
+)
 from nf2vec_cli.store.durable import PARTIAL, DurableStore, disk_faults
 from nf2vec_cli.store.schema import (
     BESIDE,
@@ -42,8 +50,11 @@ WRITERS = 8  # arrays that are written at once: most of it is waiting for the di
 NEAR = 20_000  # ids that a name which is not there is compared with
 
 
-def open_store(path: str | Path, mode: str = "r") -> Store:
+def open_store(path: str | Path, mode: str = "r", *, verify: bool = True) -> Store:
     """Open a store to read ("r"), or to write as well ("a": hold `store_lock` for that).
+
+    verify: whether init and network are compared with their hash, without which no field can be
+    read; `check` looks for itself.
 
     Raises:
         StoreError: it is not there, not a store, damaged, or of a newer format.
@@ -57,20 +68,25 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
         raise StoreError(f"{path} is not a store: it has no zarr.json")
     try:
         group = zarr.open_group(
-            DurableStore(path, read_only=mode == "r"), mode="r+" if mode == "a" else "r"
+            DurableStore(path, read_only=mode == "r"),
+            mode="r+" if mode == "a" else "r",
+            zarr_format=3,
         )
         attributes = dict(group.attrs)
-    except (ValueError, KeyError, TypeError, OSError, zarr.errors.BaseZarrError) as error:
-        raise StoreError(f"{path} is damaged: its metadata cannot be read: {error}") from error
+    except ERRORS as error:
+        raise told(path, "its metadata", error) from error
     if attributes.get("format") != FORMAT:
         raise StoreError(f"{path} is a Zarr folder, but not a store of neural fields")
     version = attributes.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise StoreError(
             f"{path} has format {version}, this program reads up to {FORMAT_VERSION}",
             hint="`pip install -U nf2vec`",
         )
+    require_attributes(path, attributes)
     store = Store(path, group, attributes)
+    if verify:
+        require_init(store)
     if mode == "a":
         if lock.after_crash(path):  # a walk over all files, which no append to a large store needs
             sweep(path)
@@ -129,8 +145,8 @@ class Store:
             self.blocks: NDArray[np.int64] = np.asarray(self._array("blocks")[:], np.int64)
         except KeyError as error:
             raise StoreError(f"{path} is damaged: {error} is missing") from error
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(f"{path} is damaged: {error}") from error
+        except ERRORS as error:
+            raise told(path, "its init", error) from error
         self._weights = {name: self._array(name) for name in ARRAYS[self.codec]}
 
     @property
@@ -158,7 +174,7 @@ class Store:
                 return np.asarray(self._array(name)[: self.slots])
             # texts are padded: a million of them whole would be a gigabyte
             return [text for _, (part,) in self.sections(name) for text in decode_text(part)]
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise self._damaged(f"column {name!r}", error) from error
 
     def sections(self, *names: str) -> Iterator[tuple[int, list[NDArray[Any]]]]:
@@ -168,7 +184,7 @@ class Store:
         for start, end in spans(self.slots, wide):
             try:
                 yield start, [np.asarray(array[start:end]) for array in arrays]
-            except (OSError, ValueError, RuntimeError) as error:
+            except ERRORS as error:
                 raise self._damaged(f"column {' or '.join(names)}", error) from error
 
     def _picked(self, array: zarr.Array[Any], index: Rows) -> NDArray[Any]:
@@ -330,7 +346,7 @@ class Store:
             self._weights = {name: self._array(name) for name in self._weights}
         try:
             return Encoded({name: _rows_of(a, index) for name, a in self._weights.items()})
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise self._damaged("weights", error) from error
 
     def surface(self, rows: Iterable[int]) -> Floats:
@@ -343,7 +359,7 @@ class Store:
             return np.zeros((len(index), SURFACE_POINTS, 3), np.float32)
         try:
             points = _rows_of(self._array(SURFACE), index)
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise self._damaged(SURFACE, error) from error
         scaled: Floats = points.astype(np.float32) / np.float32(SURFACE_UNIT)
         return scaled.reshape(-1, SURFACE_POINTS, 3)
@@ -362,7 +378,7 @@ class Store:
             return np.empty((0, array.shape[1]), array.dtype)
         try:
             return _rows_of(array, index)
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise self._damaged(name, error) from error
 
     def record_run(self, kind: str, **facts: Any) -> str:
@@ -371,7 +387,8 @@ class Store:
 
     def runs(self) -> list[dict[str, Any]]:
         """Read all runs, the oldest first."""
-        return runs.listed(self.group)
+        with damage(self.path, "its record of runs"):
+            return runs.listed(self.group)
 
     def storage(self) -> dict[str, int]:
         """Count the bytes on disk of each array, and of the rest as "metadata"."""
@@ -424,21 +441,18 @@ class Store:
         """Read rows that are to be written again; those that are not done need not be readable."""
         try:
             return np.asarray(array[first : first + count])
-        except (StoreError, OSError, ValueError, RuntimeError):
+        except (StoreError, *ERRORS):
             done = self.column("status", range(first, first + count)) == Status.DONE
             kept = np.zeros((count, array.shape[1]), array.dtype)
             for slot in np.flatnonzero(done).tolist():
                 try:
                     kept[slot] = array[first + slot]
-                except (OSError, ValueError, RuntimeError) as error:
+                except ERRORS as error:
                     raise self._damaged(array.basename, error) from error
             return kept
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        found = self.group[name]
-        if not isinstance(found, zarr.Array):
-            raise KeyError(name)
-        return found
+        return sound_array(self, name)
 
     def encoded(self, name: str, values: Any) -> NDArray[Any]:
         """Turn a column's values into what its array holds."""

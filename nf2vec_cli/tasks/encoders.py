@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -252,7 +251,7 @@ def _assembled(key: str, arrays: State, facts: dict[str, Any], *, origin: str) -
     try:
         module = AutoEncoder(NetworkSpec(**facts["network"]), _settings(facts))
         module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
-    except (ValidationError, RuntimeError, TypeError, KeyError) as error:
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise StoreError(
             f"encoder {key!r} of {origin} is of another architecture than its settings say: "

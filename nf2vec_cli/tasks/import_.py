@@ -194,7 +194,7 @@ def _jobs(items: list[Item], ready: _Ready, store: Store) -> Iterator[ImportJob]
 
 def _outcomes(results: Iterator[Any]) -> Iterator[Fitted | Failed]:
     for result in results:
-        yield lost() if isinstance(result, WorkerDied) else result
+        yield lost(result) if isinstance(result, WorkerDied) else result
 
 
 def _registered(store: Store, plan: Plan) -> list[Item]:

@@ -93,7 +93,7 @@ def import_object(job: ImportJob, init: Floats) -> Fitted | Failed:
             beside = {}
     except Exception as error:  # one object, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
-            log.exception("%s", job.ref.path)
+            log.exception("%r", str(job.ref.path))
         return Failed(reason_of(error), columns)
     columns |= told | {"seconds": time.process_time() - started}
     return Fitted(theta, surface, columns, None, beside)

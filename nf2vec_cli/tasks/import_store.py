@@ -24,6 +24,7 @@ from nf2vec_cli.models.network import NetworkSpec, radiance_init
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.create import create_store, free_name, holds_store, shard_for
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.import_object import told
@@ -181,7 +182,7 @@ def _known(store: Store, wanted: Wanted) -> Start:
                 f"{store.path} starts its fields from another init than {wanted.init!r}",
                 hint="leave out `--init`, or name a new store",
             )
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     return Start(store.field, spec, store.init, origin, config)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nf2vec_cli.store.damage import damage
 from nf2vec_cli.store.schema import COLUMNS, Status
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
@@ -49,6 +50,11 @@ class StoreInfo:
 def store_info(path: Path) -> StoreInfo:
     """Sum up a store."""
     store = open_store(path)
+    with damage(path, "what it says of itself"):
+        return _info(path, store)
+
+
+def _info(path: Path, store: Store) -> StoreInfo:
     slots = store.column("status")
     rows = np.flatnonzero(slots != Status.EMPTY)
     status = slots[rows]
@@ -119,7 +125,8 @@ def object_rows(
     more = ("psnr", "faces", "source", "message")
     column = {name: store.column(name) for name in (*names, *more)}
     for row in rows:
-        status = Status(int(column["status"][row]))
+        with damage(path, "column 'status'"):
+            status = Status(int(column["status"][row]))
         if failed and status not in (Status.FAILED, Status.QUARANTINED):
             continue
         if open_surfaces and not (status is Status.DONE and column["watertight"][row] == 0):
@@ -156,6 +163,8 @@ def storage_info(path: Path) -> StorageInfo:
     store = open_store(path)
     sizes = store.storage()
     done = len(store.rows(Status.DONE))
+    with damage(path, "its record of runs"):
+        codecs = _codecs(store)
     return StorageInfo(
         store=str(path),
         objects=done,
@@ -164,7 +173,7 @@ def storage_info(path: Path) -> StorageInfo:
             {"array": name, "bytes": size, "per_object": size / max(done, 1)}
             for name, size in sorted(sizes.items(), key=lambda item: -item[1])
         ],
-        codecs=_codecs(store),
+        codecs=codecs,
     )
 
 
