@@ -221,7 +221,8 @@ def _classes(store: Store, there: NDArray[np.bool_]) -> list[dict[str, Any]]:
     found: Counter[bytes] = Counter()
     for start, (class_names, splits) in store.sections("class", "split"):
         # counted as bytes: to decode a million names and pair them takes longer than all the rest
-        both = np.concatenate([splits, class_names], axis=1)[there[start : start + len(splits)]]
+        mine = there[start : start + len(splits)]  # not of what another run adds meanwhile
+        both = np.concatenate([splits, class_names], axis=1)[: len(mine)][mine]
         found.update(both.view(f"S{both.shape[1]}")[:, 0].tolist())
     width = COLUMNS["split"].width
     labels = [
