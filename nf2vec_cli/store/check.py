@@ -114,7 +114,7 @@ def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
 
 
 def links_out(path: Path) -> list[Path]:
-    """Find the links that lead out of a store: they are read, but others may change what is there."""
+    """Find the links that lead out of a store: they are read, but others may change them."""
     inside = path.resolve()
     found = [
         Path(where, name)
@@ -155,9 +155,9 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
 
 
 def _array_fault(store: Store, name: str, slots: int) -> str | None:
-    if name in (*LATER, SURFACE) and name not in store.group:
-        return None
     try:
+        if name in (*LATER, SURFACE) and name not in store.group:
+            return None
         array: Any = store.group[name]
     except ERRORS as error:
         return f"it is missing or its metadata cannot be read: {error}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nf2vec_cli.store.create import add_column, add_surface
+from nf2vec_cli.store.damage import has
 from nf2vec_cli.store.schema import COLUMNS, FILL, LATER, SURFACE, Column
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ def absent(store: Store, column: Column) -> Any:
 def complete(store: Store) -> None:
     """Add the columns of today that a store lacks, with what they are taken for."""
     for name in sorted(LATER):
-        if name not in store.group:
+        if not has(store, name):
             values = store.encoded(name, absent(store, COLUMNS[name]))
             add_column(store.group.store, COLUMNS[name])
             array: Any = store.group[name]
             array.resize((store.slots, *array.shape[1:]))
             array[:] = values
-    if SURFACE not in store.group:
+    if not has(store, SURFACE):
         add_surface(store.group.store, store.batch)
         points: Any = store.group[SURFACE]
         points.resize((store.slots, *points.shape[1:]))

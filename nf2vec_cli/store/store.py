@@ -19,6 +19,7 @@ from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, enc
 from nf2vec_cli.store.damage import (
     ERRORS,
     damage,
+    has,
     require_attributes,
     require_init,
     sound_array,
@@ -136,7 +137,7 @@ class Store:
     def column(self, name: str) -> Any:
         """Read a column: [N] or [N, width]; a text column as a list of N texts."""
         column = COLUMNS[name]
-        if name in LATER and name not in self.group:
+        if name in LATER and not has(self, name):
             return later.absent(self, column)
         array, slots = self._array(name), self.slots
         try:
@@ -203,7 +204,7 @@ class Store:
         }
         # encoded before anything grows: a name that does not fit must change nothing
         encoded = {name: self.encoded(name, values) for name, values in known.items()}
-        names = (*(name for name in BESIDE if name in self.group), *COLUMNS)
+        names = (*(name for name in BESIDE if has(self, name)), *COLUMNS)
         others = [self._array(name) for name in names if name != "status"]
         for array in (*self._weights.values(), *others):
             array.resize((first + count, *array.shape[1:]))
@@ -286,7 +287,7 @@ class Store:
         A row of zeros: none are known, as in stores that were made before they were kept.
         """
         index = [int(row) for row in rows]
-        if SURFACE not in self.group or not index:
+        if not has(self, SURFACE) or not index:
             return np.zeros((len(index), SURFACE_POINTS, 3), np.float32)
         try:
             points = _rows_of(self._array(SURFACE), index)
@@ -302,7 +303,7 @@ class Store:
             StoreError: the store has no such array, or it is damaged.
         """
         index = [int(row) for row in rows]
-        if name not in self.group:
+        if not has(self, name):
             raise StoreError(f"{self.path} keeps no {name}: it holds {self.field} fields")
         array = self._array(name)
         if not index:
