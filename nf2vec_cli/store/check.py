@@ -126,7 +126,7 @@ def column_faults(store: Store) -> Iterator[Finding]:
 
 
 def links_out(path: Path) -> list[Path]:
-    """Find links out of a store: they are read, but others may change what is there."""
+    """Find the links that lead out of a store: they are read, but others may change them."""
     inside = path.resolve()
     found = [
         Path(where, name)
@@ -176,9 +176,9 @@ def _being_written(path: Path) -> bool:
 
 
 def _array_fault(store: Store, name: str, slots: int) -> str | None:
-    if name in (*LATER, SURFACE) and name not in store.group:
-        return None
     try:
+        if name in (*LATER, SURFACE) and name not in store.group:
+            return None
         array: Any = store.group[name]
     except ERRORS as error:
         return f"it is missing or its metadata cannot be read: {error}"

@@ -165,8 +165,8 @@ def _refuse_foreign(path: Path) -> None:
     if path.is_dir():
         if holds_store(path):
             raise StoreError(f"{path} holds a store already")
-        if (path / "zarr.json").is_dir():
-            raise StoreError(f"{path} is damaged: its zarr.json is a folder")
+        if not _may_be_group(path / "zarr.json"):
+            raise StoreError(f"{path} is not empty: its zarr.json is of no store")
         for entry in path.iterdir():
             if (
                 entry.name not in (*ours, "zarr.json")
@@ -174,6 +174,16 @@ def _refuse_foreign(path: Path) -> None:
                 and PARTIAL not in entry.name
             ):
                 raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
+
+
+def _may_be_group(file: Path) -> bool:
+    """Tell whether a run that was killed while it made a store may have left this, or nothing."""
+    if not file.exists():
+        return not file.is_symlink()
+    try:
+        return bool(json.loads(file.read_bytes())["node_type"] == "group")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _array(

@@ -18,7 +18,15 @@ from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ARRAYS
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
-from nf2vec_cli.store.schema import CAMERA_NUMBERS, CAMERAS, CAMERAS_KEPT, COLUMNS, KINDS, SURFACE
+from nf2vec_cli.store.schema import (
+    CAMERA_NUMBERS,
+    CAMERAS,
+    CAMERAS_KEPT,
+    COLUMNS,
+    GRID,
+    KINDS,
+    SURFACE,
+)
 
 if TYPE_CHECKING:
     from nf2vec_cli.store.store import Store
@@ -27,6 +35,7 @@ ROWS = 1 << 24  # of a store; a column of more would be damage that fills the me
 PARAMETERS = 1 << 28  # of a field
 CHUNK = 1 << 30  # bytes of a chunk; of a shard four times as many
 BATCH = 1 << 16
+GRIDS = {(side**3 // 8,) for side in range(2, 130, 2)}  # bytes of an occupancy grid
 # whatever zarr, numpy and json raise of bytes that nobody wrote
 ERRORS = (
     ArithmeticError,
@@ -139,6 +148,8 @@ def sound_array(store: Store, name: str) -> zarr.Array[Any]:
     if not isinstance(found, zarr.Array):
         raise StoreError(f"{store.path} is damaged: {name!r} is missing", hint=hint)
     dtype, tail, most = _form(store, name)
+    if name == GRID and found.shape[1:] in GRIDS:  # as fine as its store was made
+        tail = found.shape[1:]
     fits = found.dtype == np.dtype(dtype) and found.shape[1:] == tail and found.shape[0] <= most
     if not (fits and small(found)):
         raise StoreError(
@@ -152,6 +163,16 @@ def sound_array(store: Store, name: str) -> zarr.Array[Any]:
             hint=f"`nf2vec check {store.path} --repair`",
         )
     return found
+
+
+def has(store: Store, name: str) -> bool:
+    """Tell whether a store has an array of that name, sound or not.
+
+    Raises:
+        StoreError: its metadata cannot be read.
+    """
+    with damage(store.path, f"array {name!r}"):
+        return name in store.group
 
 
 def small(array: zarr.Array[Any], most: int = CHUNK) -> bool:
@@ -191,6 +212,5 @@ def _form(store: Store, name: str) -> tuple[str, tuple[int, ...], int]:
         "scale": len(store.blocks),
         SURFACE: 3 * SURFACE_POINTS,
         CAMERAS: CAMERAS_KEPT * CAMERA_NUMBERS,
-        "grid": fit_config(store).grid ** 3 // 8 if name == "grid" else 0,
     }
     return ROW_TYPES[name], (widths.get(name, len(store.init)),), ROWS

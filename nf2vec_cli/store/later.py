@@ -11,6 +11,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from nf2vec_cli.store.create import add_column, add_surface
+from nf2vec_cli.store.damage import has
 from nf2vec_cli.store.schema import COLUMNS, FILL, LATER, SURFACE, Column
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ def absent(store: Store, column: Column) -> Any:
 def complete(store: Store) -> None:
     """Add the columns of today that a store lacks, with what they are taken for."""
     for name in sorted(LATER):
-        if name not in store.group:
+        if not has(store, name):
             made: dict[str, Buffer] = {}
             add_column(MemoryStore(made), COLUMNS[name])
             array = zarr.open_array(MemoryStore(made), path=name, mode="r+")
             array.resize((store.slots, *array.shape[1:]))
             array[:] = store.encoded(name, absent(store, COLUMNS[name]))
             _keep(store, name, made)
-    if SURFACE not in store.group:
+    if not has(store, SURFACE):
         made = {}
         add_surface(MemoryStore(made), store.shard_length)
         points = zarr.open_array(MemoryStore(made), path=SURFACE, mode="r+")

@@ -22,6 +22,7 @@ from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, enc
 from nf2vec_cli.store.damage import (
     ERRORS,
     damage,
+    has,
     require_attributes,
     require_init,
     sound_array,
@@ -161,7 +162,7 @@ class Store:
         """
         column = COLUMNS[name]
         index = None if rows is None else np.asarray(list(rows), np.int64)
-        if name in LATER and name not in self.group:
+        if name in LATER and not has(self, name):
             whole = later.absent(self, column)
             if index is None:
                 return whole
@@ -249,7 +250,7 @@ class Store:
         # before anything grows: a name that does not fit must change nothing
         for name, of in KNOWN.items():
             refuse_long(name, (of(entry) for entry in entries), COLUMNS[name].width)
-        names = (*(name for name in BESIDE if name in self.group), *COLUMNS)
+        names = (*(name for name in BESIDE if has(self, name)), *COLUMNS)
         others = [self._array(name) for name in names if name != "status"]
         _together(
             lambda array: array.resize((first + count, *array.shape[1:])),
@@ -355,7 +356,7 @@ class Store:
         A row of zeros: none are known, as in stores that were made before they were kept.
         """
         index = [int(row) for row in rows]
-        if SURFACE not in self.group or not index:
+        if not has(self, SURFACE) or not index:
             return np.zeros((len(index), SURFACE_POINTS, 3), np.float32)
         try:
             points = _rows_of(self._array(SURFACE), index)
@@ -371,7 +372,7 @@ class Store:
             StoreError: the store has no such array, or it is damaged.
         """
         index = [int(row) for row in rows]
-        if name not in self.group:
+        if not has(self, name):
             raise StoreError(f"{self.path} keeps no {name}: it holds {self.field} fields")
         array = self._array(name)
         if not index:
