@@ -197,8 +197,8 @@ def survey(first, last, folder):
     paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parent.parent / "shapes")])
     while number < last:
         line = [sys.executable, "-c", DRIVER, paths, str(number), str(last), str(folder)]
-        child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
         how, spent = "", 0.0
+        child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
         for text in child.stdout:
             told = json.loads(text)
             if "how" in told:
@@ -216,6 +216,7 @@ def survey(first, last, folder):
                     wrong.append(f"{number} ({how}): {told}")
                 if spent > LIMIT:
                     wrong.append(f"{number} ({how}): {spent} s")
+        child.stdout.close()
         if child.wait() != 0:
             wrong.append(f"{number} ({how}): the process died with {child.returncode}")
             number += 1
