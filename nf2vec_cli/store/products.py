@@ -185,10 +185,16 @@ class Embeddings:
         held[: len(kept)] = kept
         return whole, held[whole], self.store.column("digest")[whole]
 
-    def write(self, rows: Iterable[int], values: Floats) -> None:
-        """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""
+    def write(
+        self, rows: Iterable[int], values: Floats, digest: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Keep embeddings [B, E] of rows; they count when their fields' digests are written.
+
+        digest: [B, 16] of the fields that were embedded; None: of those that the store holds now.
+        """
         index = np.asarray(list(rows), np.int64)
-        digest = self.store.column("digest")[index]
+        if digest is None:
+            digest = self.store.column("digest")[index]
         for array, part in ((self._values, values), (self._digest, digest)):
             low, high = int(index.min()), int(index.max()) + 1
             whole = np.asarray(array[low:high])

@@ -117,6 +117,11 @@ class Store:
         """N: length of every column, empty slots included."""
         return int(self._array("status").shape[0])
 
+    @property
+    def next_row(self) -> int:
+        """The row of the next new object: new ones begin a shard."""
+        return -(-self.slots // self.batch) * self.batch
+
     def column(self, name: str) -> Any:
         """Read a column: [N] or [N, width]; a text column as a list of N texts."""
         column = COLUMNS[name]
@@ -174,7 +179,7 @@ class Store:
         """
         if not entries:
             return np.empty(0, np.int64)
-        first = -(-self.slots // self.batch) * self.batch
+        first = self.next_row
         count = -(-len(entries) // self.batch) * self.batch
         rows = np.arange(first, first + len(entries))
         known = {

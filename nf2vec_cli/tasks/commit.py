@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.fit_object import Failed, Fitted
-from nf2vec_cli.tasks.plan import Item, Plan
+from nf2vec_cli.tasks.plan import Item, Plan, Why
 
 Outcome = Fitted | Failed
 
@@ -59,16 +60,21 @@ def by_shard(
 
 
 class Tally:
-    """Commits batches to the store and counts what became of each object."""
+    """Commits batches to the store and counts what became of each object.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    shared: other runs write in between. What one of them has done meanwhile stays as it is.
+    """
+
+    def __init__(self, store: Store, *, shared: bool = False) -> None:
+        self.store, self.shared, self.skipped = store, shared, 0
         self.fitted, self.open, self.seconds = 0, 0, 0.0
         self.failures: list[Failure] = []
         self.studies: list[dict[str, tuple[int, float]]] = []
 
     def commit(self, batch: list[tuple[Item, Outcome]]) -> None:
         """Write one batch: fields first, then the objects that failed, with their reasons."""
+        if self.shared:
+            batch = self._not_done(batch)
         fitted = [(i, o) for i, o in batch if isinstance(o, Fitted)]
         failed = [(i, o) for i, o in batch if isinstance(o, Failed)]
         if fitted:
@@ -91,6 +97,13 @@ class Tally:
         self.seconds += sum(o.columns["seconds"] for _, o in fitted)
         self.studies += [o.study for _, o in fitted if o.study]
 
+    def _not_done(self, batch: list[tuple[Item, Outcome]]) -> list[tuple[Item, Outcome]]:
+        """Leave out objects that were to be done for the first time, and are done by now."""
+        status, again = self.store.column("status"), (Why.changed, Why.forced)
+        left = [(i, o) for i, o in batch if status[i.row] != Status.DONE or i.why in again]
+        self.skipped += len(batch) - len(left)
+        return left
+
     def _update(self, failed: list[tuple[Item, Failed]]) -> None:
         """Keep what is known of failed objects; how much that is depends on how far they came."""
         alike: dict[tuple[str, ...], list[tuple[Item, Failed]]] = {}
@@ -105,7 +118,7 @@ class Tally:
         """Sum up the run."""
         return FitResult(
             self.fitted,
-            plan.skipped,
+            plan.skipped + self.skipped,
             len(self.failures),
             plan.failed_before,
             self.open,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,11 @@ from nf2vec_cli.tasks.fit_object import (
     Failed,
     Fitted,
     Job,
+    batches,
     codec_study,
+    fit_batches,
     fit_jobs,
+    listed,
     lost,
     product_key,
     reason_of,
@@ -46,7 +48,7 @@ from nf2vec_cli.tasks.fit_object import (
 from nf2vec_cli.tasks.optimise import object_seed
 from nf2vec_cli.tasks.optimise_rays import Lit, optimise_rays, radiance_network
 from nf2vec_cli.tasks.radiance_field import RadianceField
-from nf2vec_cli.tasks.spread import WorkerDied, spread
+from nf2vec_cli.tasks.spread import Engine, WorkerDied, spread
 
 log = logging.getLogger(__name__)
 SEEN = 0.5  # opacity from which a ray ends on a surface
@@ -70,33 +72,44 @@ def fitter_of(field: str) -> Callable[..., Iterator[Fitted | Failed]]:
 
 
 def fit_radiance(
-    jobs: Iterable[Job], init: Floats, *, device: torch.device, workers: int, size: int
+    jobs: Iterable[Job],
+    init: Floats,
+    *,
+    device: torch.device,
+    workers: int | Engine,
+    size: int,
 ) -> Iterator[Fitted | Failed]:
-    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU."""
+    """Fit each job's object, in order: one a worker on a CPU, `size` at once on a GPU."""
     if device.type == "cpu":
         for outcome in spread(partial(fit_views, init=init), jobs, workers=workers):
             yield lost() if isinstance(outcome, WorkerDied) else outcome
-    else:
-        yield from _fit_together(jobs, init, device, workers, size)
+        return
+    together = partial(_fit_prepared, init=init, device=device)
+    if not isinstance(workers, int):
+        yield from fit_batches(prepare_views, partial(listed, together), jobs, workers, size)
+        return
+    for batch in batches(jobs, size):
+        yield from together(batch, list(spread(prepare_views, batch, workers=workers)))
 
 
-def _fit_together(
-    jobs: Iterable[Job], init: Floats, device: torch.device, workers: int, size: int
+def _fit_prepared(
+    batch: list[Job],
+    prepared: list[PreparedViews | Failed | WorkerDied],
+    *,
+    init: Floats,
+    device: torch.device,
 ) -> Iterator[Fitted | Failed]:
-    """Prepare objects in worker processes, and fit `size` at once as one batched network."""
-    queue = iter(jobs)
-    while batch := list(islice(queue, size)):
-        prepared = list(spread(prepare_views, batch, workers=workers))
-        sound = [p for p in prepared if isinstance(p, PreparedViews)]
-        began = time.process_time()
-        lit = iter(_optimised(sound, batch[0], init, device))
-        for job, one in zip(batch, prepared, strict=True):
-            if isinstance(one, PreparedViews):
-                found = next(lit)
-                spent = (time.process_time() - began) / len(sound)
-                yield _measured(job, one, found, init, spent)
-            else:
-                yield lost() if isinstance(one, WorkerDied) else one
+    """Fit objects that workers have prepared as one batched network on the GPU."""
+    sound = [p for p in prepared if isinstance(p, PreparedViews)]
+    began = time.process_time()
+    lit = iter(_optimised(sound, batch[0], init, device))
+    for job, one in zip(batch, prepared, strict=True):
+        if isinstance(one, PreparedViews):
+            found = next(lit)
+            spent = (time.process_time() - began) / len(sound)
+            yield _measured(job, one, found, init, spent)
+        else:
+            yield lost() if isinstance(one, WorkerDied) else one
 
 
 def fit_views(job: Job, init: Floats) -> Fitted | Failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.fingerprint import fingerprint, glance
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
+from nf2vec_cli.tasks.share import Share
 
 NEW = -1
 
@@ -53,12 +55,18 @@ class Plan:
 
 
 def plan_objects(
-    refs: list[ShapeRef], store: Store | None, *, retry: bool = False, force: bool = False
+    refs: list[ShapeRef],
+    store: Store | None,
+    *,
+    retry: bool = False,
+    force: bool = False,
+    share: Share | None = None,
 ) -> Plan:
     """Compare shapes with what the store holds.
 
     An object is done when its row is, and its source has the size and time, or else the content,
-    that were fitted. A failed one is tried again when its source has changed, or on request.
+    that were fitted. A failed one is tried again when its source has changed, or on request. With
+    a share, rows of other shares are left out; objects that have no row yet are not.
     """
     if store is None:
         return Plan(tuple(Item(ref, Why.new) for ref in refs))
@@ -74,6 +82,8 @@ def plan_objects(
         if row is None:
             todo.append(Item(ref, Why.new))
             continue
+        if share is not None and not share.owns(row // store.batch):
+            continue
         why = _why(Status(int(status[row])), seen.changed(ref, row), retry=retry, force=force)
         if why is not None:
             todo.append(Item(ref, why, row))
@@ -82,6 +92,13 @@ def plan_objects(
         else:
             skipped += 1
     return Plan(tuple(todo), skipped, failed, _relabelled(refs, store, rows))
+
+
+def placed(plan: Plan, first: int) -> list[Item]:
+    """Give new objects the rows from `first` on; sorted, so that a shard's come together."""
+    rows = count(first)
+    items = [replace(i, row=next(rows)) if i.row == NEW else i for i in plan.todo]
+    return sorted(items, key=lambda item: item.row)
 
 
 def _relabelled(refs: list[ShapeRef], store: Store, rows: NDArray[np.int64]) -> tuple[Item, ...]:

@@ -1,15 +1,15 @@
-"""Run a plan's jobs here or in local worker processes, in order, whatever a worker does."""
+"""Run jobs here, in local worker processes or on a cluster, in order, whatever a worker does."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,23 +20,54 @@ class WorkerDied(Exception):
     """A worker process ended in the middle of a job: out of memory, or a crash in a library."""
 
 
+class Engine(Protocol):
+    """Workers elsewhere, which are found and kept alive by others: `cluster.Cluster`."""
+
+    device: torch.device
+
+    def spread(self, work: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        """Do as `spread` below."""
+
+    def spread_batches(
+        self,
+        prepare: Callable[[Any], Any],
+        work: Callable[[list[Any], list[Any]], Any],
+        batches: Iterable[Sequence[Any]],
+    ) -> Iterator[Any]:
+        """Yield `work(batch, [prepare(job) for job in batch])` for each batch, on GPUs."""
+
+
 def available_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(work: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int) -> Iterator[Any]:
+def workers_for(count: int, jobs: int, engine: Engine | None) -> int | Engine:
+    """Choose the workers of `count` jobs: an engine's, or `jobs` processes, 0 for one a core."""
+    return engine or max(1, min(jobs or available_cores(), count))
+
+
+def spread(
+    work: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int | Engine
+) -> Iterator[Any]:
     """Yield `work(job)` for each job, in the order of the jobs.
 
     Each job runs with one thread, since two threads of one fit get in each other's way and two
     processes do not, so a result is the same bits for any number of workers. A job whose worker
     died yields WorkerDied; the others go on.
     """
+    if not isinstance(workers, int):
+        yield from workers.spread(work, jobs)
+        return
     if workers <= 1:
         with one_thread():
             for job in jobs:
                 yield work(job)
         return
+    yield from _in_processes(work, jobs, workers)
+
+
+def _in_processes(work: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Iterator[Any]:
     pool = _pool(workers)
     waiting: deque[tuple[Any, Future[Any]]] = deque()
     queue = iter(jobs)
