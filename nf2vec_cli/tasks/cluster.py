@@ -26,12 +26,13 @@ from nf2vec_cli.tasks.spread import WAITING, WorkerDied, available_cores, one_th
 RETRIES = 3  # times that a job is given to another worker when its own died
 REACHED = 3.0  # seconds in which an address has to answer
 JOINED = 12.0  # seconds in which a cluster has to take us in
-QUIET = {
+SETTINGS = {  # unless the user has set them
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as Ray will have it; else it warns
     "RAY_task_oom_retries": str(RETRIES),  # without end, if it is not told
 }
+# Ray prints that a worker died on stdout, which is for data: all its lines are left out
+QUIET = {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
@@ -60,7 +61,7 @@ def open_cluster(
             hint="leave out `--jobs`: a cluster has as many as it has CPUs or GPUs; "
             "`--ray local --jobs N` starts one of N",
         )
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    os.environ.update(SETTINGS | dict(os.environ) | QUIET)
     ray = _ray()
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
@@ -68,7 +69,6 @@ def open_cluster(
             "num_cpus": jobs or available_cores(),
             "num_gpus": 0 if device == "cpu" else None,
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
         }
         ray.init(address="local", **options, **quiet)
     else:
