@@ -63,18 +63,20 @@ def open_cluster(
         )
     os.environ.update(SETTINGS | dict(os.environ) | QUIET)
     ray = _ray()
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    options: dict[str, Any] = {"address": address}
     if address == "local":
-        options = {
+        options |= {
             "num_cpus": jobs or available_cores(),
             "num_gpus": 0 if device == "cpu" else None,
             "include_dashboard": False,
         }
-        ray.init(address="local", **options, **quiet)
     else:
         _check_reachable(address)
-        ray.init(address=address, **quiet)
     try:
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise _unreachable(f"Ray did not start: {error}") from error
         yield Cluster(ray, _device(ray, device))
     finally:
         ray.shutdown()

@@ -59,7 +59,7 @@ def family(pid):
     return {child: found[child][1] for child in mine - {pid} if child in found}
 
 
-def wait_for(child, condition, seconds=120):
+def wait_for(child, condition, seconds=240):
     until = time.monotonic() + seconds
     while time.monotonic() < until and child.poll() is None:
         if found := condition():
