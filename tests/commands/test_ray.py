@@ -65,7 +65,8 @@ def wait_for(child, condition, seconds=240):
         if found := condition():
             return found
         time.sleep(0.05)
-    raise AssertionError(f"it did not come to that: {child.poll()}")
+    child.kill()
+    raise AssertionError(f"it did not come to that: {child.communicate()}")
 
 
 def test_a_cluster_gives_the_bits_of_one_process_though_a_worker_is_killed(
