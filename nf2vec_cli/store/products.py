@@ -152,8 +152,9 @@ class Embeddings:
                 f"{store.path} has no embeddings {key!r}",
                 hint=f"run `nf2vec encode {store.path}{by}` first",
             )
-        self._values: Any = group["values"]
+        # in this order: a run that adds rows lengthens the digests last
         self._digest: Any = group["digest"]
+        self._values: Any = group["values"]
 
     @classmethod
     def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
