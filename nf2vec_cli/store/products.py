@@ -166,8 +166,9 @@ class Embeddings:
                 hint=f"run `nf2vec encode {store.path}{by}` first",
             )
         with damage(store.path, f"{EMBEDDINGS}/{key}", remade):
-            self._values: Any = group["values"]
+            # in this order: a run that adds rows lengthens the digests last
             self._digest: Any = group["digest"]
+            self._values: Any = group["values"]
             _require_form(self._values, "float32", None)
             _require_form(self._digest, "uint8", DIGEST)
 
