@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
+from nf2vec_cli.store.durable import leftovers
 from nf2vec_cli.store.lock import holder, store_lock
+from nf2vec_cli.store.place import Place, place
 from nf2vec_cli.store.products import ENCODERS, Embeddings, keys, own_digests
 from nf2vec_cli.store.schema import (
     BESIDE,
@@ -30,7 +31,7 @@ from nf2vec_cli.store.schema import (
     SURFACE,
     Status,
 )
-from nf2vec_cli.store.store import Rows, Store, leftovers, open_store
+from nf2vec_cli.store.store import Rows, Store, open_store
 
 READ = 16  # rows read at once: memory does not grow with the store
 
@@ -57,12 +58,16 @@ class CheckReport:
 
 
 def check_store(
-    path: Path, *, repair: bool = False, wait: float | None = None, progress: Progress | None = None
+    where: str | Place,
+    *,
+    repair: bool = False,
+    wait: float | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Compare a store with its format, and every field with its digest.
 
     Args:
-        path: the store.
+        where: the store.
         repair: remove what a killed run left, cut arrays to one length, and set objects whose
             field is damaged aside (quarantined), to be fitted again. No sound object is touched.
         wait: seconds to wait for another run's lock (repair only).
@@ -72,7 +77,7 @@ def check_store(
         StoreError: the store cannot be opened at all.
         LockedError: repair, while another run is writing.
     """
-    path = Path(path)
+    path = place(where)
     open_store(path)  # refuse what is no store before anything is locked or swept
     with store_lock(path, wait=wait) if repair else nullcontext(), progress or Silent() as teller:
         findings = list(_files(path, repair=repair))
@@ -99,11 +104,11 @@ def check_store(
     return CheckReport(str(path), objects, len(done), sound, tuple(findings))
 
 
-def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
+def _files(path: Place, *, repair: bool) -> Iterator[Finding]:
     for file in leftovers(path):
         if repair:
             file.unlink(missing_ok=True)
-        yield Finding("leftover", str(file.relative_to(path)), "a killed run left it", repair)
+        yield Finding("leftover", str(file.relative_to(str(path))), "a killed run left it", repair)
     who = holder(path)
     if who and who["stale"] and not repair:
         yield Finding("lock", ".nf2vec.lock", f"left by process {who['pid']} on {who['host']}")

@@ -63,3 +63,16 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def leftovers(folder: object) -> list[Path]:
+    """Find the files that a killed run left half written; in a bucket there are none."""
+    if not isinstance(folder, Path):
+        return []
+    found = [
+        Path(where, name)
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(PARTIAL)
+    ]
+    return sorted(found)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,13 @@ from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import later, runs
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
-from nf2vec_cli.store.durable import PARTIAL, DurableStore
+from nf2vec_cli.store.durable import leftovers
+from nf2vec_cli.store.place import Place, open_zarr, place, sizes
 from nf2vec_cli.store.schema import (
     BESIDE,
     COLUMN_CHUNK,
     COLUMNS,
+    COPYING,
     FORMAT,
     FORMAT_VERSION,
     LATER,
@@ -36,23 +36,32 @@ UNKNOWN_INIT = "unknown"  # what `imported` says of an init that nobody has: zer
 TEXTS = 16 * COLUMN_CHUNK  # texts that are decoded at once
 
 
-def open_store(path: str | Path, mode: str = "r") -> Store:
+def open_store(where: str | Place, mode: str = "r") -> Store:
     """Open a store to read ("r"), or to write as well ("a": hold `store_lock` for that).
 
+    Args:
+        where: a folder, `file:///path`, `s3://bucket/prefix`, or a .zip, which is only read.
+        mode: "r" or "a".
+
     Raises:
-        StoreError: it is not there, not a store, damaged, or of a newer format.
+        StoreError: it is not there, not a store, damaged, only read, or of a newer format.
+        BucketError: the bucket does not answer, or refuses.
     """
-    path = Path(path)
+    path = place(where)
     if not path.exists():
         raise StoreError(
             f"{path} is not there", hint=f"`nf2vec fit SHAPES --field sdf --store {path}` makes it"
         )
     if not (path / "zarr.json").is_file():
+        if (path / COPYING).is_file():
+            raise StoreError(
+                f"{path} is a copy that was not finished",
+                hint=f"`nf2vec copy SOURCE {path}` goes on with it",
+            )
         raise StoreError(f"{path} is not a store: it has no zarr.json")
+    zarrs, root = open_zarr(path, read_only=mode == "r")
     try:
-        group = zarr.open_group(
-            DurableStore(path, read_only=mode == "r"), mode="r+" if mode == "a" else "r"
-        )
+        group = zarr.open_group(zarrs, path=root, mode="r+" if mode == "a" else "r")
         attributes = dict(group.attrs)
     except (ValueError, KeyError, TypeError, OSError, zarr.errors.BaseZarrError) as error:
         raise StoreError(f"{path} is damaged: its metadata cannot be read: {error}") from error
@@ -71,18 +80,7 @@ def open_store(path: str | Path, mode: str = "r") -> Store:
     return store
 
 
-def leftovers(path: Path) -> list[Path]:
-    """Find the files that a killed run left half written."""
-    found = [
-        Path(where, name)
-        for where, _, names in os.walk(path)
-        for name in names
-        if name.endswith(PARTIAL)
-    ]
-    return sorted(found)
-
-
-def sweep(path: Path) -> None:
+def sweep(path: Place) -> None:
     """Remove the files that a killed run left half written."""
     for file in leftovers(path):
         file.unlink(missing_ok=True)
@@ -91,7 +89,7 @@ def sweep(path: Path) -> None:
 class Store:
     """A store that is open. Rows are int64 arrays; columns come whole, in one read."""
 
-    def __init__(self, path: Path, group: zarr.Group, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Place, group: zarr.Group, attributes: dict[str, Any]) -> None:
         self.path = path
         self.group = group
         try:
@@ -306,13 +304,12 @@ class Store:
 
     def storage(self) -> dict[str, int]:
         """Count the bytes on disk of each array, and of the rest as "metadata"."""
-        sizes: dict[str, int] = {}
-        for where, _, names in os.walk(self.path):
-            place = Path(where).relative_to(self.path).parts
-            for name in names:
-                key = place[0] if place and name != "zarr.json" else "metadata"
-                sizes[key] = sizes.get(key, 0) + Path(where, name).stat().st_size
-        return sizes
+        counted: dict[str, int] = {}
+        for key, size in sizes(self.path):
+            place, _, name = key.rpartition("/")
+            kind = place.partition("/")[0] if place and name != "zarr.json" else "metadata"
+            counted[kind] = counted.get(kind, 0) + size
+        return counted
 
     def _write_shard(self, shard: int, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
         first = shard * self.batch

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
@@ -43,7 +43,7 @@ class EncodeResult:
 
 
 def encode_store(
-    path: Path,
+    path: Place,
     *,
     encoder: str | None = None,
     device: str = "auto",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.store.create import create_store, holds_store
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place, beside
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
@@ -53,7 +53,7 @@ class FitPreview:
 
 def plan_fit(
     refs: list[ShapeRef],
-    store: Path,
+    store: Place,
     *,
     field: FieldName,
     config: FitConfig | None = None,
@@ -99,7 +99,7 @@ def plan_fit(
 
 def preview_fit(
     refs: list[ShapeRef],
-    store: Path,
+    store: Place,
     *,
     field: FieldName,
     config: FitConfig | None = None,
@@ -125,7 +125,7 @@ def preview_fit(
 
 def fit_shapes(
     refs: list[ShapeRef],
-    store: Path,
+    store: Place,
     *,
     field: FieldName,
     config: FitConfig | None = None,
@@ -235,7 +235,7 @@ def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig |
         )
 
 
-def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
+def _open_or_create(path: Place, field: FieldName, config: FitConfig) -> Store:
     if not holds_store(path):
         spec = _network(field, config)
         start = radiance_init if field is FieldName.nerf else siren_init
@@ -283,7 +283,7 @@ def _registered(store: Store, plan: Plan) -> list[Item]:
 
 
 def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
-    cache = store.path.with_suffix(".views") if field is FieldName.nerf else None
+    cache = beside(store.path, ".views") if field is FieldName.nerf else None
     for index, item in enumerate(items):
         ref, study = item.ref, index < STUDIED
         yield Job(ref.id, ref.path, field, config, store.init_hash, ref.copy, study, cache)
@@ -293,7 +293,7 @@ def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) 
 INIT = {"hidden", "layers", "omega", "octaves", "biases", "init_seed"}
 
 
-def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> Nf2vecError:
+def _other_settings(store: Place, kept: FitConfig, asked: FitConfig) -> Nf2vecError:
     ours, theirs = kept.model_dump(mode="json"), asked.model_dump(mode="json")
     differ = [k for k in ours if ours[k] != theirs[k]]
     told = "; ".join(f"{k} {ours[k]} there, {theirs[k]} asked for" for k in differ)

@@ -17,6 +17,7 @@ from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.transform import Affine, parse_transform
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
 from nf2vec_cli.tasks.picture_object import Film, Filmed, Shoot, compared, shoot
@@ -32,7 +33,7 @@ PICTURED = 24  # objects on a sheet
 
 
 def reconstruct(
-    path: Path,
+    path: Place,
     out: Path,
     *,
     ids: Sequence[str] = (),
