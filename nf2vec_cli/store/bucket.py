@@ -6,13 +6,13 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
-from nf2vec_cli.errors import BucketError, UsageFault
+from nf2vec_cli.errors import BucketError, Nf2vecError, UsageFault
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ def _client(bucket: str, prefix: str, environment: tuple[tuple[str, str], ...]) 
     from obstore.store import S3Store
 
     known = dict(environment)
-    endpoint = next((known[name] for name in ENDPOINTS if known.get(name)), "")
+    endpoint = _endpoint(known)
     try:
         return S3Store(
             bucket,
@@ -231,6 +231,22 @@ def _client(bucket: str, prefix: str, environment: tuple[tuple[str, str], ...]) 
             f"bucket {bucket!r} cannot be opened: {reason(error)}",
             hint="the environment has AWS_ENDPOINT_URL, AWS_REGION and the like",
         ) from None
+
+
+def _endpoint(known: Mapping[str, str]) -> str:
+    """Give the address that calls go to, or nothing where it is Amazon's.
+
+    Raises:
+        BucketError: it is no address; obstore would panic.
+    """
+    name = next((name for name in ENDPOINTS if known.get(name)), "")
+    address = known.get(name, "")
+    if address and not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", address):
+        raise BucketError(
+            f"{name} is no address of a server, as `http://HOST:PORT` is",
+            hint=f"set {name} anew, or unset it to go to Amazon's own",
+        )
+    return address
 
 
 def calm(bucket: str, call: Callable[[], T]) -> T:
@@ -261,6 +277,8 @@ class Patience:
             BucketError: it is no use.
             Exception: the error itself, where it is an answer: no such object, not now.
         """
+        if isinstance(error, Nf2vecError):
+            raise error
         from obstore import exceptions as known
 
         self.tries += 1
@@ -272,12 +290,14 @@ class Patience:
             ) from None
         if isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError):
             raise _refused(self.bucket, error) from None
-        if not isinstance(error, known.GenericError):
+        answers = FileNotFoundError, known.AlreadyExistsError, known.PreconditionError
+        if isinstance(error, answers) or not isinstance(error, known.BaseError | OSError):
             raise error
         if "169.254." in text or "redential" in text:  # where a machine's own credentials are
             raise _refused(self.bucket, error) from None
         seconds = time.monotonic() - self.began
-        if "client error" in text.lower() and "(4" in text:
+        hopeless = isinstance(error, known.BaseError) and not isinstance(error, known.GenericError)
+        if hopeless or re.search(r"status code: 4(?!08|29)\d\d", text):
             raise _refused(self.bucket, error) from None
         if self.tries >= TRIES or seconds >= PATIENCE:
             raise BucketError(
