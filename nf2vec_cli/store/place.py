@@ -103,6 +103,18 @@ def folder(where: Place | str) -> Path:
     return found
 
 
+def local(text: str) -> Path:
+    """Take the path of files to write, which is on a disk.
+
+    Raises:
+        UsageFault: it is an address.
+    """
+    if SCHEME.match(text):
+        _refuse_secrets(text)
+        raise UsageFault(f"{text!r} is no path on a disk, and files are written to one")
+    return Path(text)
+
+
 def writable(where: Place) -> None:
     """Refuse a place that is only read.
 

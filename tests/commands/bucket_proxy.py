@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 FAULTS = ("error", "late error", "slow down", "drop", "late drop", "cut answer", "cut upload")
-SKIP = {"connection", "transfer-encoding", "keep-alive"}
+SKIP = {"connection", "transfer-encoding", "keep-alive", "content-length", "date", "server"}
 
 
 class Proxy:
@@ -26,8 +26,8 @@ class Proxy:
         self.target, self.share, self.faults = urlsplit(target), share, faults
         self.random, self.counted, self.calls = random.Random(seed), Counter(), []
         self.one = threading.Lock()  # conditional puts are atomic in a bucket; in moto they are not
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.server.daemon_threads = True
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads, self.server.proxy = True, self
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
@@ -63,60 +63,57 @@ class Proxy:
             finally:
                 link.close()
 
-    def _handler(proxy):  # noqa: N805
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
 
-            def log_message(self, *_):
-                pass
+class Handler(BaseHTTPRequestHandler):
+    """One connection to the proxy."""
 
-            def handle(self):
-                try:
-                    super().handle()
-                except ConnectionError:  # the client went away
-                    self.close_connection = True
+    protocol_version = "HTTP/1.1"
 
-            def handle_expect_100(self):
-                return super().handle_expect_100()
+    def log_message(self, *_):
+        pass
 
-            def _pass(self):
-                kind = proxy.fault(self.command)
-                length = int(self.headers.get("Content-Length") or 0)
-                if kind == "cut upload":
-                    self.rfile.read(length // 2)
-                    return self._hang_up()
-                body = self.rfile.read(length)
-                if kind in ("error", "slow down"):
-                    return self._answer(503 if kind == "slow down" else 500, [], b"")
-                if kind == "drop":
-                    return self._hang_up()
-                headers = {k: v for k, v in self.headers.items() if k.lower() not in SKIP}
-                status, given, data = proxy.forward(self.command, self.path, headers, body)
-                if kind == "late error":  # done, and not said so
-                    return self._answer(500, [], b"")
-                if kind == "late drop":
-                    return self._hang_up()
-                return self._answer(status, given, data, cut=kind == "cut answer" and len(data) > 1)
+    def handle(self):
+        try:
+            super().handle()
+        except OSError:  # the client went away
+            self.close_connection = True
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+    def __getattr__(self, name):
+        if name.startswith("do_"):
+            return self._pass
+        raise AttributeError(name)
 
-            def _answer(self, status, headers, data, *, cut=False):
-                self.send_response(status)
-                given = {k.lower(): v for k, v in headers if k.lower() not in SKIP}
-                if self.command != "HEAD":
-                    given["content-length"] = str(len(data))
-                for name, value in given.items():
-                    if name not in ("date", "server"):
-                        self.send_header(name, value)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(data[: len(data) // 2] if cut else data)
-                if cut:
-                    self._hang_up()
+    def _pass(self):
+        proxy = self.server.proxy
+        kind = proxy.fault(self.command)
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length // 2 if kind == "cut upload" else length)
+        if kind in ("cut upload", "drop"):
+            return self._hang_up()
+        if kind in ("error", "slow down"):
+            return self._answer(503 if kind == "slow down" else 500)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in SKIP}
+        status, given, data = proxy.forward(self.command, self.path, headers, body)
+        if kind == "late error":  # done, and not said so
+            return self._answer(500)
+        if kind == "late drop":
+            return self._hang_up()
+        return self._answer(status, given, data, cut=kind == "cut answer" and len(data) > 1)
 
-            def _hang_up(self):
-                self.close_connection = True
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
+    def _answer(self, status, headers=(), data=b"", *, cut=False):
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in SKIP or (name == "Content-Length" and self.command == "HEAD"):
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+        if cut:
+            self._hang_up()
 
-        return Handler
+    def _hang_up(self):
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from itertools import pairwise
 
 import pytest
 from bucket_proxy import Proxy
@@ -32,7 +33,7 @@ def contents(where):
 
 def test_a_store_goes_to_a_bucket_to_a_zip_and_back(run, store, bucket, tmp_path):
     stops = [store, f"{bucket}/ds.zarr", tmp_path / "ds.zarr.zip", tmp_path / "back.zarr"]
-    for source, target in zip(stops, stops[1:], strict=False):
+    for source, target in pairwise(stops):
         told = result(run("copy", source, target, "--json"))
         again = result(run("copy", source, target, "--json"))
 
@@ -66,7 +67,7 @@ def test_a_copy_follows_what_changed(run, store, bucket):
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-def test_a_killed_copy_is_no_store_and_is_gone_on_with(run, store, tmp_path, bucket, endpoint, kind):
+def test_a_killed_copy_is_no_store_and_is_gone_on_with(run, store, tmp_path, bucket, kind):
     target = str(tmp_path / "to.zarr") if kind == "folder" else f"{bucket}/to.zarr"
     child = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(store), target], stdout=subprocess.PIPE, text=True
@@ -199,7 +200,9 @@ def test_a_name_in_a_zip_that_leaves_the_folder_is_refused(run, store, tmp_path)
 
 
 @pytest.mark.slow
-def test_copies_with_a_tenth_of_their_calls_failing(run, store, bucket, endpoint, monkeypatch, capsys):
+def test_copies_with_a_tenth_of_their_calls_failing(
+    run, store, bucket, endpoint, monkeypatch, capsys
+):
     counted = []
     for seed in range(int(os.environ.get("NF2VEC_ROUNDS", "10"))):
         proxy = Proxy(endpoint, share=0.1, seed=seed)

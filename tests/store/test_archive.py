@@ -4,7 +4,6 @@ import zipfile
 import pytest
 
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.store.archive import Archive
 from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.store import open_store
@@ -67,9 +66,7 @@ def link(name):
     ids=["up", "inner-up", "absolute", "drive", "backslash", "link", "bomb"],
 )
 def test_a_zip_that_is_not_to_be_trusted(make, tmp_path, more, reason):
-    file = pack(
-        make().path, tmp_path / "ds.zarr.zip", method=zipfile.ZIP_DEFLATED, more=[more]
-    )
+    file = pack(make().path, tmp_path / "ds.zarr.zip", method=zipfile.ZIP_DEFLATED, more=[more])
 
     with pytest.raises(StoreError, match=reason):
         open_store(file)

@@ -180,9 +180,7 @@ def test_a_put_whose_answer_was_lost_still_takes_the_lock(home, endpoint, monkey
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     fault = proxy.fault
     once = iter([True])
-    monkeypatch.setattr(
-        proxy, "fault", lambda method: fault(method) if next(once, False) else None
-    )
+    monkeypatch.setattr(proxy, "fault", lambda method: fault(method) if next(once, False) else None)
 
     with store_lock(home, make=True):
         assert proxy.counted["late error"] == 1
