@@ -66,7 +66,7 @@ def test_a_copy_follows_what_changed(run, store, bucket):
     assert contents(target) == contents(store)
 
 
-@pytest.mark.parametrize("kind", ["folder", "bucket"])
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
 def test_a_killed_copy_is_no_store_and_is_gone_on_with(run, store, tmp_path, bucket, kind):
     target = str(tmp_path / "to.zarr") if kind == "folder" else f"{bucket}/to.zarr"
     child = subprocess.Popen(

@@ -69,12 +69,13 @@ def settings(init, blocks):
 
 
 def fill(path, init, fields, *, blocks=(20,) * 25 + (100,)):
-    """Make a store of nine fields in three shards, as `fit` does."""
+    """Make a store of fields, four in a shard, as `fit` does."""
     with store_lock(path, make=True):
         create_store(path, **settings(init, blocks))
         store = open_store(path, mode="a")
-        rows = store.register([Entry(f"c/x{i}", f"c/x{i}.ply", "c", "train") for i in range(9)])
-        for part in (rows[:4], rows[4:8], rows[8:]):
+        names = [f"c/x{i}" for i in range(len(fields))]
+        rows = store.register([Entry(name, f"{name}.ply", "c", "train") for name in names])
+        for part in np.split(rows, range(4, len(rows), 4)):
             store.commit(
                 part,
                 fields[part],
@@ -144,6 +145,7 @@ def test_a_bucket_speaks_like_a_path(bucket):
         (home / "none").read_bytes()
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_store_in_a_bucket_has_the_bytes_of_one_in_a_folder(bucket, tmp_path, init, fields):
     path = f"{bucket}/ds.zarr"
 
@@ -160,21 +162,10 @@ def test_a_store_in_a_bucket_has_the_bytes_of_one_in_a_folder(bucket, tmp_path, 
         if file.is_file()
     }
     assert {key: (place(path) / key).read_bytes() for key in objects} == files
+    _damage_is_told_from_a_bucket_that_is_gone(path)
 
 
-def test_a_half_made_store_is_none_yet(bucket, init):
-    path = place(f"{bucket}/ds.zarr")
-    (path / "init/zarr.json").write(b"{}")
-
-    assert not holds_store(path)
-    create_store(path, **settings(init, (600,)))
-    assert holds_store(path)
-
-
-@pytest.mark.usefixtures("hasty")
-def test_a_damaged_object_is_told_from_a_bucket_that_is_gone(bucket, init, fields):
-    path = f"{bucket}/ds.zarr"
-    fill(path, init, fields)
+def _damage_is_told_from_a_bucket_that_is_gone(path):
     shard = place(path) / "quantised/c/1/0"
     data = bytearray(shard.read_bytes())
     data[10] ^= 0xFF
@@ -190,6 +181,15 @@ def test_a_damaged_object_is_told_from_a_bucket_that_is_gone(bucket, init, field
     assert check_store(path, repair=True).findings == tuple(
         type(f)(f.kind, f.where, f.text, True) for f in report.findings
     )
+
+
+def test_a_half_made_store_is_none_yet(bucket, init):
+    path = place(f"{bucket}/ds.zarr")
+    (path / "init/zarr.json").write(b"{}")
+
+    assert not holds_store(path)
+    create_store(path, **settings(init, (600,)))
+    assert holds_store(path)
 
 
 @pytest.mark.parametrize(
@@ -252,29 +252,35 @@ def test_a_missing_extra_is_named(tmp_path):
     assert "pip install 'nf2vec[s3]'" in child.stderr
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind in ("late error", "cut answer") else pytest.mark.slow)
+        for kind in FAULTS
+    ],
+)
 @pytest.mark.usefixtures("quick_pauses")
 def test_each_kind_of_fault_is_got_over(bucket, proxied, kind):
     proxy = proxied(share=0.5, faults=(kind,), seed=1)
     home, data = place(f"{bucket}/ds"), os.urandom(5000)
 
-    for n in range(4):
+    for n in range(2):
         tag = (home / f"{n}").write_if(data + b"1", None)
         tag = (home / f"{n}").write_if(data, tag)
         assert (home / f"{n}").write_if(b"", "another") is None
         assert (home / f"{n}").read() == (data, (home / f"{n}").stat())
-    assert set(home.walk()) == {"0", "1", "2", "3"}
-    for n in range(4):
+    assert set(home.walk()) == {"0", "1"}
+    for n in range(2):
         (home / f"{n}").unlink()
     assert not home.exists()
-    assert proxy.counted[kind] >= 5
+    assert proxy.counted[kind] >= 3
 
 
 @pytest.mark.usefixtures("quick_pauses")
 def test_a_run_with_a_tenth_of_its_calls_failing_ends_whole(
     bucket, tmp_path, proxied, init, fields
 ):
-    _one_round(bucket, tmp_path, proxied, init, fields, seed=5)
+    _one_round(bucket, tmp_path, proxied, init, fields[:4], seed=5)
 
 
 @pytest.mark.slow
@@ -299,11 +305,12 @@ def _one_round(bucket, folder, proxied, init, fields, *, seed):
     path = f"{bucket}/ds.zarr"
 
     made = fill(path, init, fields)
-    there = made.weights(range(9))
+    rows = range(len(fields))
+    there = made.weights(rows)
     assert check_store(path).sound
 
     proxy.share = 0
     here = fill(folder / "ds.zarr", init, fields)
-    assert (there == here.weights(range(9))).all()
+    assert (there == here.weights(rows)).all()
     assert open_store(path).storage() == here.storage()
     return proxy.counted
