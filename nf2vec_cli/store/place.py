@@ -183,11 +183,15 @@ def sizes(where: Place) -> Iterator[tuple[str, int]]:
     elif isinstance(where, Archive):
         yield from where.sizes()
     else:
-        home = Path(str(where))
-        for folder, _, names in os.walk(home):
-            for name in names:
-                file = Path(folder, name)
-                yield file.relative_to(home).as_posix(), file.stat().st_size
+        folders = [""]
+        while folders:
+            within = folders.pop()
+            with os.scandir(Path(str(where), within)) as inside:
+                for entry in inside:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{within}{entry.name}/")
+                    else:
+                        yield f"{within}{entry.name}", entry.stat().st_size
 
 
 def _bucket(address: str) -> Place:

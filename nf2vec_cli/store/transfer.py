@@ -23,7 +23,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.archive import Archive, safe_key
 from nf2vec_cli.store.bucket import PART, Bucket
 from nf2vec_cli.store.bucket_lock import guard
-from nf2vec_cli.store.durable import PARTIAL, write_synced
+from nf2vec_cli.store.durable import PARTIAL, disk_faults, write_synced
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.place import Place, folder
 from nf2vec_cli.store.schema import COPYING
@@ -197,8 +197,10 @@ def tag_of(data: bytes) -> str:
 
 
 def _belongs(key: str) -> bool:
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in key.split("/"))
-    return not (hidden or key.endswith(PARTIAL) or key.startswith(REMADE))
+    parts = key.split("/")
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    half = any(part.endswith(PARTIAL) for part in parts)  # a folder too, while it is removed
+    return not (hidden or half or key.startswith(REMADE))
 
 
 def _files(home: Path) -> Iterator[tuple[str, Mark]]:
@@ -245,7 +247,9 @@ def _write(target: Place, key: str, data: bytes) -> None:
         guard(target)
         (target / key).write(data)
     else:
-        write_synced(folder(target) / key, data)
+        file = folder(target) / key
+        with disk_faults(file, "written"):
+            write_synced(file, data)
 
 
 def _verify(target: Place, key: str, data: bytes) -> None:
@@ -259,7 +263,9 @@ def _remove(target: Place, key: str) -> None:
         guard(target)
         (target / key).unlink()
     else:
-        (folder(target) / key).unlink(missing_ok=True)
+        file = folder(target) / key
+        with disk_faults(file, "removed"):
+            file.unlink(missing_ok=True)
 
 
 def _each(

@@ -7,7 +7,7 @@ import numpy as np
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Rows, Store, grouped
 
 HELD_BYTES = 2 << 30  # of weights that are kept in memory; above, each batch is read from the store
 
@@ -24,8 +24,8 @@ class HeldFields:
         self._place = np.full(store.slots, -1, np.int64)
         progress.start(len(rows), "read")
         sound: list[int] = []
-        for shard in np.unique(rows // store.batch):
-            part = rows[rows // store.batch == shard]
+        for at in grouped(rows, store.batch):
+            part = rows[at]
             theta = store.weights(part)
             good = np.isfinite(theta).all(1)
             place = len(sound) + np.arange(good.sum())

@@ -29,7 +29,12 @@ from nf2vec_cli.store.products import (
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import splits_of
-from nf2vec_cli.tasks.encoders import open_encoder, require_known_init, write_encoder
+from nf2vec_cli.tasks.encoders import (
+    open_encoder,
+    require_known_init,
+    require_writable,
+    write_encoder,
+)
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.loop import Loop, State, arrays_of
@@ -122,9 +127,12 @@ def train_encoder(
 
     Raises:
         StoreError: there are too few fields, or a source is gone that is to be asked.
+        UsageFault: `out` cannot be written.
         LockedError: another run is writing.
     """
     target = open_device(device)
+    if out is not None:
+        require_writable(out)
     with store_lock(path, wait=wait), progress or Silent() as teller:
         store = open_store(path, mode="a")
         require_known_init(store)
@@ -151,7 +159,7 @@ def train_encoder(
                 ended=datetime.now(UTC).isoformat(),
                 versions=versions(target),
             )
-            remove_checkpoints(store, key)
+        remove_checkpoints(store, key)  # those too of a run that was killed just here
         trained = open_encoder(store, key)
         if out is not None:
             write_encoder(trained, out)
