@@ -31,6 +31,9 @@ class Place(Protocol):
     def suffix(self) -> str:
         """Suffix of the last part, with its dot."""
 
+    def __hash__(self) -> int:
+        """Serve as a key."""
+
     def with_name(self, name: str, /) -> Self:
         """Name what lies beside this."""
 
@@ -164,6 +167,15 @@ def open_zarr(where: Place, *, read_only: bool) -> tuple[Any, str]:
     from nf2vec_cli.store.durable import DurableStore
 
     return DurableStore(Path(str(where)), read_only=read_only), ""
+
+
+def absolute(where: Place) -> Place:
+    """Name a place so that a process in another folder finds it too."""
+    from nf2vec_cli.store.archive import Archive
+
+    if isinstance(where, Archive):
+        return Archive(where.file.absolute(), where.key)
+    return where.absolute() if isinstance(where, Path) else where
 
 
 def same(one: Place, other: Place) -> bool:
