@@ -39,6 +39,7 @@ COMMANDS = {
     "import": "Take neural fields that were fitted elsewhere into a store.",
     "export": "Write fields, embeddings, an encoder or a classifier in formats that others read.",
     "info": "Show what a store holds.",
+    "copy": "Copy a store between folders, buckets and zips; what is there already is skipped.",
     "check": "Look for damage in a store, and repair it if asked.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",

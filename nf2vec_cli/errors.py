@@ -43,6 +43,12 @@ class StoreError(Nf2vecError):
     exit_code = 4
 
 
+class BucketError(Nf2vecError):
+    """A bucket does not answer, or refuses: nothing is said of the store that is in it."""
+
+    exit_code = 4
+
+
 class InputError(Nf2vecError):
     """No input, or one that cannot be read as a shape."""
 

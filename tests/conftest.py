@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 import torch
@@ -89,3 +91,39 @@ def fitted(run, folder, quick, tmp_path):
     assert outcome.exit_code == 0, outcome.stderr
     assert json.loads(outcome.stdout)["fitted"] == 3
     return store
+
+
+@pytest.fixture(scope="session")
+def endpoint():
+    """The address of a server that behaves like S3, on loopback."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint, monkeypatch):
+    """The address of an empty bucket; the environment says where it is, and a secret."""
+    name = f"b-{uuid4().hex[:12]}"
+    for key in [key for key in os.environ if key.startswith("AWS_")]:
+        monkeypatch.delenv(key)
+    known = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "planted-key",
+        "AWS_SECRET_ACCESS_KEY": "planted-secret",
+        "AWS_REGION": "us-east-1",
+    }
+    for key, value in known.items():
+        monkeypatch.setenv(key, value)
+    request = Request(f"{endpoint}/{name}", method="PUT", data=b"")
+    request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/x")
+    with urlopen(request) as answer:
+        assert answer.status == 200
+    return f"s3://{name}"

@@ -48,14 +48,16 @@ def align(
     from nf2vec_cli.config.load import load_config
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.store.create import with_ending
+    from nf2vec_cli.store.place import folder
     from nf2vec_cli.tasks.align import align_store
 
     if ids and everything:
         raise UsageFault("--ids and --all exclude each other")
+    home = folder(store)
     result = align_store(
-        store,
+        home,
         load_config(AlignConfig, file=config, overrides=settings or []),
-        out=None if dry_run else out or with_ending(store, "-aligned"),
+        out=None if dry_run else out or folder(with_ending(home, "-aligned")),
         ids=ids or (),
         everything=everything,
         jobs=jobs,

@@ -10,6 +10,7 @@ from nf2vec_cli import output
 from nf2vec_cli.commands.options import DryRunOpt, JsonOpt, StoreArg, ids_of
 from nf2vec_cli.commands.reconstruct import IdsOpt
 from nf2vec_cli.errors import PartialFailure
+from nf2vec_cli.store.place import local
 
 EXAMPLE = """
 nf2vec export ds.zarr fields/
@@ -24,7 +25,10 @@ nf2vec export ds.zarr encoder.onnx --what encoder
 def export(
     store: StoreArg,
     out: Annotated[
-        Path, Argument(metavar="OUT", help="Folder for the fields: OUT/ID.suffix; else a file.")
+        Path,
+        Argument(
+            metavar="OUT", parser=local, help="Folder for the fields: OUT/ID.suffix; else a file."
+        ),
     ],
     format: Annotated[
         Literal["safetensors", "hdf5", "npz", "onnx", "nerf-folder"] | None,

@@ -18,6 +18,7 @@ from nf2vec_cli.commands.options import (
     WaitOpt,
 )
 from nf2vec_cli.commands.reconstruct import EncoderOpt
+from nf2vec_cli.store.place import Place, place
 
 EXAMPLE = """
 nf2vec generate ds.zarr --class chair --count 100 --out chairs.zarr
@@ -32,7 +33,10 @@ def generate(
         str, Option("--class", metavar="CLASS", help="Class to generate, as `nf2vec info` has it.")
     ],
     out: Annotated[
-        Path, Option("--out", metavar="OUT", help="Store to make: embeddings without fields.")
+        Place,
+        Option(
+            "--out", metavar="OUT", parser=place, help="Store to make: embeddings without fields."
+        ),
     ],
     count: Annotated[int, Option("--count", min=1, max=10_000, help="Shapes to generate.")] = 100,
     model: GeneratorOpt = None,

@@ -1,6 +1,5 @@
 """`nf2vec map`: from the embeddings of one store to those of another."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -16,6 +15,7 @@ from nf2vec_cli.commands.options import (
     SetOpt,
     WaitOpt,
 )
+from nf2vec_cli.store.place import Place, place
 
 EXAMPLE = """
 nf2vec map clouds.zarr meshes.zarr --out mapped.zarr
@@ -25,13 +25,20 @@ nf2vec reconstruct completed.zarr --from embeddings --out shapes/
 
 
 def map(
-    store: Annotated[Path, Argument(metavar="A", help="Store whose embeddings are read.")],
+    store: Annotated[
+        Place, Argument(metavar="A", parser=place, help="Store whose embeddings are read.")
+    ],
     target: Annotated[
-        Path, Argument(metavar="B", help="Store of the same objects, whose space is mapped to.")
+        Place,
+        Argument(
+            metavar="B", parser=place, help="Store of the same objects, whose space is mapped to."
+        ),
     ],
     out: Annotated[
-        Path | None,
-        Option("--out", metavar="STORE", help="Store to make: A's objects in B's space."),
+        Place | None,
+        Option(
+            "--out", metavar="STORE", parser=place, help="Store to make: A's objects in B's space."
+        ),
     ] = None,
     metrics: Annotated[
         bool,

@@ -8,13 +8,27 @@ from typer import Argument, Option
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.fields import FieldName
+from nf2vec_cli.store.place import Place, place
 
 if TYPE_CHECKING:
     from nf2vec_cli.tasks.share import Share
 
-StoreArg = Annotated[Path, Argument(metavar="STORE", help="Store of fields, a .zarr folder.")]
+StoreArg = Annotated[
+    Place,
+    Argument(
+        metavar="STORE",
+        parser=place,
+        help="Store of fields: a .zarr folder, s3://BUCKET/PREFIX, or a .zip, which is only read.",
+    ),
+]
 StoreOpt = Annotated[
-    Path, Option("--store", metavar="STORE", help="Store to write to; made if it does not exist.")
+    Place,
+    Option(
+        "--store",
+        metavar="STORE",
+        parser=place,
+        help="Store to write to, a folder or s3://BUCKET/PREFIX; made if it does not exist.",
+    ),
 ]
 FieldOpt = Annotated[FieldName, Option("--field", help="Kind of field.")]
 PresetOpt = Annotated[

@@ -20,6 +20,7 @@ from nf2vec_cli.commands.options import (
 )
 from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import PartialFailure
+from nf2vec_cli.store.place import local
 
 EXAMPLE = """
 nf2vec reconstruct ds.zarr --out meshes/
@@ -31,7 +32,10 @@ nf2vec reconstruct nerfs.zarr --out pictures/ --camera transforms_test.json --ba
 nf2vec reconstruct nerfs.zarr --out turning/ --format gif --from embeddings
 """
 
-OutOpt = Annotated[Path, Option("--out", metavar="DIR", help="Folder for the files: DIR/ID.ply.")]
+OutOpt = Annotated[
+    Path,
+    Option("--out", metavar="DIR", parser=local, help="Folder for the files: DIR/ID.ply."),
+]
 IdsOpt = Annotated[
     list[str] | None,
     Option("--ids", metavar="ID", help="One object; may be repeated; - reads ids from stdin."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.fields import FieldName
+from nf2vec_cli.store.place import Place
 
 if TYPE_CHECKING:
     from nf2vec_cli.config.fit import FitConfig
@@ -66,7 +67,7 @@ def train_settings(
     return verb_settings(TrainConfig, defaults, preset, file, overrides, **asked)
 
 
-def field_in(store: Path) -> str:
+def field_in(store: Place) -> str:
     """Give the kind of field of a store; of none that can be read, what a task will say why."""
     from nf2vec_cli.errors import StoreError
     from nf2vec_cli.store.store import open_store

@@ -8,6 +8,7 @@ from typer import Option
 from nf2vec_cli import output
 from nf2vec_cli.commands.options import JobsOpt, JsonOpt, KeyOpt, StoreArg
 from nf2vec_cli.config import Origin
+from nf2vec_cli.store.place import local
 
 EXAMPLE = """
 nf2vec view ds.zarr --out page.html
@@ -17,7 +18,9 @@ nf2vec view ds.zarr --out page.html --map tsne --from embeddings --resolution 64
 
 def view(
     store: StoreArg,
-    out: Annotated[Path, Option("--out", metavar="FILE", help="Page to write, an .html file.")],
+    out: Annotated[
+        Path, Option("--out", metavar="FILE", parser=local, help="Page to write, an .html file.")
+    ],
     kind: Annotated[
         Literal["pca", "tsne", "umap"],
         Option("--map", help="How embeddings come into the plane; tsne and umap: extra `view`."),

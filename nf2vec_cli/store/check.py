@@ -20,7 +20,9 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
 from nf2vec_cli.store.damage import ERRORS, fit_config, small
+from nf2vec_cli.store.durable import leftovers, sweep
 from nf2vec_cli.store.lock import holder, store_lock
+from nf2vec_cli.store.place import Place, place
 from nf2vec_cli.store.products import ENCODERS, Embeddings, keys, own_digests
 from nf2vec_cli.store.schema import (
     BESIDE,
@@ -33,7 +35,7 @@ from nf2vec_cli.store.schema import (
     SURFACE,
     Status,
 )
-from nf2vec_cli.store.store import Rows, Store, leftovers, open_store, spans, sweep
+from nf2vec_cli.store.store import Rows, Store, open_store, spans
 
 BASIC = ("array", "init", "length")  # faults with which no field can be read
 READ = 16  # rows read at once: memory does not grow with the store
@@ -61,12 +63,16 @@ class CheckReport:
 
 
 def check_store(
-    path: Path, *, repair: bool = False, wait: float | None = None, progress: Progress | None = None
+    where: str | Place,
+    *,
+    repair: bool = False,
+    wait: float | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Compare a store with its format, and every field with its digest.
 
     Args:
-        path: the store.
+        where: the store.
         repair: remove what a killed run left, cut arrays to one length, and set objects whose
             field is damaged aside (quarantined), to be fitted again. No sound object is touched.
         wait: seconds to wait for another run's lock (repair only).
@@ -76,7 +82,7 @@ def check_store(
         StoreError: the store cannot be opened at all.
         LockedError: repair, while another run is writing.
     """
-    path = Path(path)
+    path = place(where)
     open_store(path, verify=False)  # refuse what is no store before anything is locked or swept
     with store_lock(path, wait=wait) if repair else nullcontext(), progress or Silent() as teller:
         findings = list(_files(path, repair=repair))
@@ -104,19 +110,20 @@ def check_store(
     return CheckReport(str(path), objects, len(done), sound, tuple(findings))
 
 
-def _files(path: Path, *, repair: bool) -> Iterator[Finding]:
+def _files(path: Place, *, repair: bool) -> Iterator[Finding]:
     found = leftovers(path)
     who = holder(path)
     writing = who and not who["stale"] and not repair  # what is under way is no leftover
     for file in found:
         if not writing and file.exists():
-            yield Finding("leftover", str(file.relative_to(path)), "a killed run left it", repair)
+            name = str(file.relative_to(str(path)))
+            yield Finding("leftover", name, "a killed run left it", repair)
     if repair:
         sweep(path)
     elif who and who["stale"]:
         yield Finding("lock", ".nf2vec.lock", f"left by process {who['pid']} on {who['host']}")
     for link in links_out(path):
-        yield Finding("link", str(link.relative_to(path)), "it leads out of the store")
+        yield Finding("link", str(link.relative_to(str(path))), "it leads out of the store")
 
 
 def column_faults(store: Store) -> Iterator[Finding]:
@@ -125,8 +132,10 @@ def column_faults(store: Store) -> Iterator[Finding]:
     yield from _objects(store)
 
 
-def links_out(path: Path) -> list[Path]:
+def links_out(path: Place) -> list[Path]:
     """Find the links that lead out of a store: they are read, but others may change them."""
+    if not isinstance(path, Path):  # a bucket knows no links, and a zip with one is refused
+        return []
     inside = path.resolve()
     found = [
         Path(where, name)
@@ -170,7 +179,7 @@ def _arrays(store: Store, *, repair: bool) -> Iterator[Finding]:
             yield Finding("array", name, text)
 
 
-def _being_written(path: Path) -> bool:
+def _being_written(path: Place) -> bool:
     who = holder(path)
     return who is not None and not who["stale"]
 

@@ -17,7 +17,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ARRAYS, ZSTD_LEVEL, Floats
-from nf2vec_cli.store.durable import PARTIAL, DurableStore
+from nf2vec_cli.store.durable import PARTIAL
+from nf2vec_cli.store.place import Place, open_zarr, place
 from nf2vec_cli.store.schema import (
     BESIDE,
     CAMERA_NUMBERS,
@@ -41,29 +42,29 @@ def named(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path
 
 
-def with_ending(path: Path, ending: str) -> Path:
+def with_ending(path: Place, ending: str) -> Place:
     """Name what belongs beside a store: NAME-ending.zarr beside NAME.zarr."""
-    path = named(path)
+    path = named(path) if isinstance(path, Path) else path
     return path.with_name(f"{path.stem}{ending}{path.suffix}")
 
 
-def free_name(path: Path) -> Path:
+def free_name(path: Place) -> Place:
     """Name what is not there yet: NAME-2.zarr beside NAME.zarr, and so on."""
     names = (with_ending(path, f"-{n}") for n in count(2))
     return next(name for name in names if not name.exists())
 
 
-def holds_store(path: Path) -> bool:
-    """Tell whether a folder holds a finished store: its root's attributes are written last."""
+def holds_store(path: str | Place) -> bool:
+    """Tell whether a place holds a finished store: its root's attributes are written last."""
     try:
-        root = json.loads((Path(path) / "zarr.json").read_bytes())
+        root = json.loads((place(path) / "zarr.json").read_bytes())
         return bool(root["attributes"]["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def create_store(
-    path: Path,
+    path: str | Place,
     *,
     field: str,
     network: dict[str, Any],
@@ -78,10 +79,10 @@ def create_store(
     cells: int = 0,
     imported: dict[str, str] | None = None,
 ) -> None:
-    """Make an empty store, in a folder that is empty or not there.
+    """Make an empty store, in a place that is empty or not there.
 
     Args:
-        path: folder.
+        path: folder, or address in a bucket.
         field: kind of field.
         network: the architecture, plain values.
         init: shared start of all fields, [P].
@@ -99,8 +100,8 @@ def create_store(
     Raises:
         StoreError: the folder holds something else.
     """
-    path = Path(path)
-    _refuse_foreign(path)
+    home = place(path)
+    _refuse_foreign(home)
     init = np.ascontiguousarray(init, np.float32)
     lengths = np.asarray(blocks, np.int32)
     if lengths.sum() != len(init):
@@ -108,18 +109,18 @@ def create_store(
     shard = shard_length or batch
     if shard % batch:
         raise ValueError(f"a shard of {shard} rows is no multiple of {batch}")
-    durable = DurableStore(path)
-    _array(durable, "init", init, chunks=init.shape, compressors=[ZstdCodec(level=ZSTD_LEVEL)])
-    _array(durable, "blocks", lengths, chunks=lengths.shape)
+    zarrs, _ = open_zarr(home, read_only=False)
+    _array(zarrs, "init", init, chunks=init.shape, compressors=[ZstdCodec(level=ZSTD_LEVEL)])
+    _array(zarrs, "blocks", lengths, chunks=lengths.shape)
     for name in ARRAYS[codec]:
-        _row_array(durable, name, len(lengths) if name == "scale" else len(init), shard)
-    add_surface(durable, shard)
+        _row_array(zarrs, name, len(lengths) if name == "scale" else len(init), shard)
+    add_surface(zarrs, shard)
     if cells:
-        _row_array(durable, GRID, cells**3 // 8, shard)
-        _row_array(durable, CAMERAS, CAMERAS_KEPT * CAMERA_NUMBERS, shard)
+        _row_array(zarrs, GRID, cells**3 // 8, shard)
+        _row_array(zarrs, CAMERAS, CAMERAS_KEPT * CAMERA_NUMBERS, shard)
     for column in COLUMNS.values():
-        add_column(durable, column)
-    root = zarr.open_group(durable, mode="a")
+        add_column(zarrs, column)
+    root = zarr.open_group(zarrs, mode="a")
     root.update_attributes(
         {
             "format": FORMAT,
@@ -158,7 +159,7 @@ def init_hash(init: Floats, network: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Place) -> None:
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file")
     ours = {"init", "blocks", *BESIDE, *COLUMNS, "bits", "quantised", "scale", "runs"}
@@ -176,10 +177,10 @@ def _refuse_foreign(path: Path) -> None:
                 raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
 
 
-def _may_be_group(file: Path) -> bool:
+def _may_be_group(file: Place) -> bool:
     """Tell whether a run that was killed while it made a store may have left this, or nothing."""
     if not file.exists():
-        return not file.is_symlink()
+        return not (isinstance(file, Path) and file.is_symlink())
     try:
         return bool(json.loads(file.read_bytes())["node_type"] == "group")
     except (OSError, ValueError, KeyError, TypeError):
@@ -187,7 +188,7 @@ def _may_be_group(file: Path) -> bool:
 
 
 def _array(
-    store: DurableStore,
+    store: Any,
     name: str,
     data: NDArray[Any],
     *,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ARRAYS
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.schema import (
     CAMERA_NUMBERS,
     CAMERAS,
@@ -62,7 +62,7 @@ ATTRIBUTES: dict[str, Any] = {
 
 
 @contextmanager
-def damage(path: Path, what: str, hint: str | None = None) -> Iterator[None]:
+def damage(path: Place, what: str, hint: str | None = None) -> Iterator[None]:
     """Turn whatever goes wrong inside into the StoreError that says what cannot be read."""
     try:
         yield
@@ -70,14 +70,14 @@ def damage(path: Path, what: str, hint: str | None = None) -> Iterator[None]:
         raise told(path, what, error, hint) from error
 
 
-def told(path: Path, what: str, error: BaseException, hint: str | None = None) -> StoreError:
+def told(path: Place, what: str, error: BaseException, hint: str | None = None) -> StoreError:
     """Say that something of a store cannot be read."""
     reason = (str(error).splitlines() or [""])[0][:160] or type(error).__name__
     hint = hint or f"`nf2vec check {path}` tells of more"
     return StoreError(f"{path} is damaged: {what} cannot be read: {reason}", hint=hint)
 
 
-def require_attributes(path: Path, attributes: dict[str, Any]) -> None:
+def require_attributes(path: Place, attributes: dict[str, Any]) -> None:
     """See that the root says what every reader needs, in the types and bounds that it needs.
 
     Raises:

@@ -160,3 +160,27 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def leftovers(folder: object) -> list[Path]:
+    """Find the files that a killed run left half written, and the folders half removed.
+
+    In a bucket or a zip there are none.
+    """
+    if not isinstance(folder, Path):
+        return []
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder):
+        found += [Path(where, name) for name in (*folders, *names) if name.endswith(PARTIAL)]
+        folders[:] = [name for name in folders if not name.endswith(PARTIAL)]
+    return sorted(found)
+
+
+def sweep(folder: object) -> None:
+    """Remove what a killed run left half written or half removed."""
+    for part in leftovers(folder):
+        with disk_faults(part, "removed"):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""One writer at a time: a lock file inside the store, which a dead run cannot keep."""
+"""One writer at a time: a lock file inside the store, which a dead run cannot keep.
+
+In a bucket it is an object: `store.bucket_lock`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from nf2vec_cli.errors import LockedError, StoreError
+from nf2vec_cli.store.bucket import Bucket
 from nf2vec_cli.store.durable import disk_faults
+from nf2vec_cli.store.place import Place, folder, place, writable
 
 NAME = ".nf2vec.lock"
 BEAT = 60.0  # seconds between signs of life
@@ -25,7 +30,9 @@ RETRY = 0.2
 
 
 @contextmanager
-def store_lock(store: Path, *, wait: float | None = None, make: bool = False) -> Iterator[None]:
+def store_lock(
+    where: str | Place, *, wait: float | None = None, make: bool = False
+) -> Iterator[None]:
     """Hold the store for writing.
 
     The lock is the kernel's (flock) and ends with its process. The file's text tells people, and
@@ -33,15 +40,16 @@ def store_lock(store: Path, *, wait: float | None = None, make: bool = False) ->
     counts as live while its file was touched in the last ten minutes, or is while we look on.
 
     Args:
-        store: the store's folder.
+        where: the store.
         wait: seconds to wait for another run; None: not at all.
         make: make the folder if it is not there.
 
     Raises:
         LockedError: another run holds it.
-        StoreError: the path is a file, not there, or cannot be written.
+        StoreError: the path is a file, not there, only read, or cannot be written.
     """
-    store = Path(store)
+    store = place(where)
+    writable(store)
     if not store.exists() and not make:
         raise StoreError(
             f"{store} is not there",
@@ -49,9 +57,15 @@ def store_lock(store: Path, *, wait: float | None = None, make: bool = False) ->
         )
     if store.exists() and not store.is_dir():
         raise StoreError(f"{store} is a file, not a store")
-    path = store / NAME
+    if isinstance(store, Bucket):
+        from nf2vec_cli.store.bucket_lock import bucket_lock
+
+        with bucket_lock(store, wait=wait):
+            yield
+        return
+    path = folder(store) / NAME
     with disk_faults(path, "written"):
-        store.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = _taken(path, time.monotonic() + (wait or 0))
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
@@ -67,9 +81,16 @@ def store_lock(store: Path, *, wait: float | None = None, make: bool = False) ->
         os.close(handle)
 
 
-def holder(store: Path) -> dict[str, Any] | None:
+def holder(where: str | Place) -> dict[str, Any] | None:
     """Tell who holds the store: owner, host, pid, age [s], stale; None if nobody signed."""
-    path = Path(store) / NAME
+    store = place(where)
+    if isinstance(store, Bucket):
+        from nf2vec_cli.store import bucket_lock
+
+        return bucket_lock.holder(store)
+    if not isinstance(store, Path):
+        return None
+    path = store / NAME
     try:
         text = path.read_text(encoding="utf-8")
         age = max(0.0, time.time() - path.stat().st_mtime)
@@ -79,6 +100,11 @@ def holder(store: Path) -> dict[str, Any] | None:
         who = dict(json.loads(text))
     except (ValueError, TypeError):
         who = {}
+    return described(who, age, stale=_stale(path, who, age))
+
+
+def described(who: dict[str, Any], age: float, *, stale: bool) -> dict[str, Any]:
+    """Say what a lock's text tells; `age`: seconds since it was last touched."""
     started = who.get("started")
     held = max(0.0, time.time() - started) if isinstance(started, int | float) else age
     return {
@@ -86,12 +112,17 @@ def holder(store: Path) -> dict[str, Any] | None:
         "host": who.get("host", "?"),
         "pid": who.get("pid", "?"),
         "age": held,
-        "stale": _stale(path, who, age),
+        "stale": stale,
     }
 
 
-def after_crash(store: Path) -> bool:
-    """Tell whether the run before this one, which holds the store, may have been killed."""
+def after_crash(store: Place) -> bool:
+    """Tell whether the run before this one, which holds the store, may have left files behind.
+
+    On a disk one that was killed may have; in a bucket nothing is ever half written.
+    """
+    if not isinstance(store, Path):
+        return False
     try:
         return bool(json.loads((store / NAME).read_text(encoding="utf-8"))["after_crash"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -121,7 +152,7 @@ def _taken(path: Path, until: float) -> int:
         time.sleep(RETRY)
         handle = _try(path)
         if handle is None and time.monotonic() >= until:
-            raise _locked(path.parent)
+            raise locked(path.parent)
     return handle
 
 
@@ -162,18 +193,22 @@ def _foreign(who: dict[str, Any]) -> bool:
     return bool(who) and who.get("host") != socket.gethostname()
 
 
-def _sign(handle: int) -> None:
+def signature() -> dict[str, Any]:
+    """Say who writes: owner, host, pid and start."""
     try:
         owner = getpass.getuser()
     except (KeyError, OSError):
         owner = str(os.getuid())
-    text = {
+    return {
         "owner": owner,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.time(),
-        "after_crash": os.fstat(handle).st_size > 0,  # who ends well takes the file away
     }
+
+
+def _sign(handle: int) -> None:
+    text = signature() | {"after_crash": os.fstat(handle).st_size > 0}  # who ends well removes it
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(text).encode(), 0)
     os.fsync(handle)
@@ -187,7 +222,8 @@ def _beat(path: Path, stop: threading.Event) -> None:
             return
 
 
-def _locked(store: Path) -> LockedError:
+def locked(store: Place) -> LockedError:
+    """Say that another run is writing, and who."""
     who = holder(store) or {"owner": "?", "host": "?", "pid": "?", "age": 0.0}
     return LockedError(
         f"{store} is being written by {who['owner']} on {who['host']}, process {who['pid']}, "

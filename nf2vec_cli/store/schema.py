@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+COPYING = ".nf2vec.copy"  # in an unfinished copy: what it is of
 FORMAT = "nf2vec"
 FORMAT_VERSION = 1
 COLUMN_CHUNK = 4096  # rows; a column of chunk 1 takes seconds to read at 20,000 rows

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +25,13 @@ from nf2vec_cli.store.damage import (
     sound_array,
     told,
 )
-from nf2vec_cli.store.durable import PARTIAL, DurableStore, disk_faults
+from nf2vec_cli.store.durable import sweep
+from nf2vec_cli.store.place import Place, open_zarr, place, sizes
 from nf2vec_cli.store.schema import (
     BESIDE,
     COLUMN_CHUNK,
     COLUMNS,
+    COPYING,
     FORMAT,
     FORMAT_VERSION,
     LATER,
@@ -51,28 +50,34 @@ WRITERS = 8  # arrays that are written at once: most of it is waiting for the di
 NEAR = 20_000  # ids that a name which is not there is compared with
 
 
-def open_store(path: str | Path, mode: str = "r", *, verify: bool = True) -> Store:
+def open_store(where: str | Place, mode: str = "r", *, verify: bool = True) -> Store:
     """Open a store to read ("r"), or to write as well ("a": hold `store_lock` for that).
 
-    verify: whether init and network are compared with their hash, without which no field can be
-    read; `check` looks for itself.
+    Args:
+        where: a folder, `file:///path`, `s3://bucket/prefix`, or a .zip, which is only read.
+        mode: "r" or "a".
+        verify: whether init and network are compared with their hash, without which no field can
+            be read; `check` looks for itself.
 
     Raises:
-        StoreError: it is not there, not a store, damaged, or of a newer format.
+        StoreError: it is not there, not a store, damaged, only read, or of a newer format.
+        BucketError: the bucket does not answer, or refuses.
     """
-    path = Path(path)
+    path = place(where)
     if not path.exists():
         raise StoreError(
             f"{path} is not there", hint=f"`nf2vec fit SHAPES --field sdf --store {path}` makes it"
         )
     if not (path / "zarr.json").is_file():
+        if (path / COPYING).is_file():
+            raise StoreError(
+                f"{path} is a copy that was not finished",
+                hint=f"`nf2vec copy SOURCE {path}` goes on with it",
+            )
         raise StoreError(f"{path} is not a store: it has no zarr.json")
+    zarrs, root = open_zarr(path, read_only=mode == "r")
     try:
-        group = zarr.open_group(
-            DurableStore(path, read_only=mode == "r"),
-            mode="r+" if mode == "a" else "r",
-            zarr_format=3,
-        )
+        group = zarr.open_group(zarrs, path=root, mode="r+" if mode == "a" else "r", zarr_format=3)
         attributes = dict(group.attrs)
     except ERRORS as error:
         raise told(path, "its metadata", error) from error
@@ -95,25 +100,6 @@ def open_store(path: str | Path, mode: str = "r", *, verify: bool = True) -> Sto
     return store
 
 
-def leftovers(path: Path) -> list[Path]:
-    """Find the files that a killed run left half written, and the folders half removed."""
-    found: list[Path] = []
-    for where, folders, names in os.walk(path):
-        found += [Path(where, name) for name in (*folders, *names) if name.endswith(PARTIAL)]
-        folders[:] = [name for name in folders if not name.endswith(PARTIAL)]
-    return sorted(found)
-
-
-def sweep(path: Path) -> None:
-    """Remove what a killed run left half written or half removed."""
-    for part in leftovers(path):
-        with disk_faults(part, "removed"):
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
-
-
 # what is known of an object when it is registered
 KNOWN: dict[str, Callable[[Entry], Any]] = {
     "id": lambda entry: entry.id,
@@ -128,7 +114,7 @@ KNOWN: dict[str, Callable[[Entry], Any]] = {
 class Store:
     """A store that is open. Rows are int64 arrays; columns come whole, in one read."""
 
-    def __init__(self, path: Path, group: zarr.Group, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Place, group: zarr.Group, attributes: dict[str, Any]) -> None:
         self.path = path
         self.group = group
         try:
@@ -398,24 +384,16 @@ class Store:
 
     def storage(self) -> dict[str, int]:
         """Count the bytes on disk of each array, and of the rest as "metadata"."""
-        sizes: dict[str, int] = {}
+        counted: dict[str, int] = {}
         for name, size in self.files():
             array, _, inside = name.partition("/")
             key = "metadata" if not inside or inside.endswith("zarr.json") else array
-            sizes[key] = sizes.get(key, 0) + size
-        return sizes
+            counted[key] = counted.get(key, 0) + size
+        return counted
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Yield the files on disk, by their path in the store, and their bytes."""
-        folders = [""]
-        while folders:
-            folder = folders.pop()
-            with os.scandir(self.path / folder) as inside:
-                for entry in inside:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{folder}{entry.name}/")
-                    else:
-                        yield f"{folder}{entry.name}", entry.stat().st_size
+        """Yield the files or objects, by their path in the store, and their bytes."""
+        return sizes(self.path)
 
     def _write_batch(self, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
         """Write rows of one batch; other batches of its shard are copied as they are."""

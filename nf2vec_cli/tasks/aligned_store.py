@@ -14,6 +14,7 @@ from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.create import create_store, free_name, holds_store, named, with_ending
 from nf2vec_cli.store.durable import PARTIAL
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place, folder
 from nf2vec_cli.store.products import CHECKPOINTS, EMBEDDINGS, ENCODERS, HEADS
 from nf2vec_cli.store.schema import BESIDE, COLUMNS, SURFACE, Entry, Status
 from nf2vec_cli.store.store import Store, open_store
@@ -39,7 +40,7 @@ def check_free(out: Path, store: Store) -> None:
         StoreError: something is there that stays.
     """
     other = _elsewhere(out, store)
-    place, home = out.resolve(), store.path.resolve()
+    place, home = out.resolve(), folder(store.path).resolve()
     if place != home and (place.is_relative_to(home) or home.is_relative_to(place)):
         raise StoreError(
             f"{out} and the store {store.path} would lie in each other",
@@ -62,7 +63,7 @@ def check_unused(out: Path, store: Store) -> None:
     Raises:
         StoreError: something was.
     """
-    added = _learnt(out, *PLACES) - _learnt(store.path, *COPIED)
+    added = _learnt(out, *PLACES) - _learnt(folder(store.path), *COPIED)
     if added:
         raise StoreError(
             f"{out} has {sorted(added)[0]!r}, which `align` did not make: it is kept",
@@ -70,7 +71,7 @@ def check_unused(out: Path, store: Store) -> None:
         )
 
 
-def _elsewhere(out: Path, store: Store) -> str:
+def _elsewhere(out: Place, store: Store) -> str:
     return f"`nf2vec align {store.path} --out {free_name(out)}`"
 
 
@@ -163,9 +164,10 @@ class AlignedStore:
             versions=versions(torch.device("cpu")),
         )
         for name in LEARNT:
-            if (self.source.path / name).is_dir():
+            learnt = folder(self.source.path) / name
+            if learnt.is_dir():
                 shutil.copytree(
-                    self.source.path / name,
+                    learnt,
                     self.part / name,
                     ignore=shutil.ignore_patterns(f"*{PARTIAL}"),
                 )

@@ -12,6 +12,7 @@ import numpy as np
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.place import beside
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.spread import available_cores
@@ -25,9 +26,9 @@ KEPT = 6  # graphs of a store: those of changed embeddings go when newer ones co
 class ApproximateIndex:
     """A graph over rows of a store by the HNSW method (Malkov and Yashunin, 2018).
 
-    It is made once, in half precision, and kept as STORE/indexes/*.usearch, which may be deleted at
-    any time; searches map the file instead of reading it. Several threads make a graph, so two of
-    the same rows may differ in a few links.
+    It is made once, in half precision, and kept as STORE/indexes/*.usearch (of a bucket or a zip:
+    in the user's cache), which may be deleted at any time; searches map the file instead of reading
+    it. Several threads make a graph, so two of the same rows may differ in a few links.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class ApproximateIndex:
         self._threads = available_cores()
         usearch = _usearch()
         name, key = f"{kept.key}-{'cosine' if cosine else 'euclidean'}", _key(kept, rows)
-        folder = kept.store.path / INDEXES
+        home = kept.store.path
+        folder = home / INDEXES if isinstance(home, Path) else beside(home, f".{INDEXES}")
         file = folder / f"{name}-{key}{SUFFIX}"
         if not file.is_file():
             graph = usearch.Index(
@@ -89,7 +91,7 @@ def _key(kept: Embeddings, rows: Rows) -> str:
 
 def _save(graph: Any, file: Path) -> None:
     """Write a graph under another name first."""
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         graph.save(str(part))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.projection import principal_directions
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import EMBEDDINGS, ENCODERS, Embeddings, keys
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
@@ -44,7 +44,7 @@ class EmbeddingBench:
     hit_at_1: float
 
 
-def bench_embeddings(path: Path, *, encoders: Sequence[str] = ()) -> Iterator[EmbeddingBench]:
+def bench_embeddings(path: Place, *, encoders: Sequence[str] = ()) -> Iterator[EmbeddingBench]:
     """Measure encoders' embeddings, and principal components of the difference from the init.
 
     Augmented copies are left out. The components' directions come from split train alone.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,6 +19,7 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import AlignedEncoder
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.encode_shard import embedder
@@ -52,7 +52,7 @@ class EncodeBench:
 
 
 def bench_encode(
-    path: Path, *, objects: int | None = None, overrides: dict[str, Any] | None = None
+    path: Place, *, objects: int | None = None, overrides: dict[str, Any] | None = None
 ) -> Iterator[EncodeBench]:
     """Embed a store's fields by untrained encoders of the sizes that their width has by default.
 

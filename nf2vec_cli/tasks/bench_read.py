@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
 
@@ -36,7 +36,7 @@ class ReadBench:
     fancy_mb_per_second: float
 
 
-def bench_read(path: Path, *, objects: int = 16) -> ReadBench:
+def bench_read(path: Place, *, objects: int = 16) -> ReadBench:
     """Read random fields several times; the files are in the system's cache after the first."""
     started = time.perf_counter()
     store = open_store(path)

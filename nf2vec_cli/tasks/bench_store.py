@@ -116,7 +116,7 @@ def synthetic_store(path: Path, rows: int, teller: Progress | None = None) -> St
         store.update(added, status=np.full(number, Status.DONE))
         if teller:
             teller.advance(number)
-    _fill_shards(store)
+    _fill_shards(store, path)
     save_state(store, ENCODERS, ENCODER, {"none": np.zeros(1, np.float32)})
     kept = Embeddings.open_or_make(store, ENCODER, NUMBERS)
     rng = np.random.default_rng(1)
@@ -165,7 +165,7 @@ def _weights(store: Store, count: int) -> dict[str, Any]:
     return {"weights": theta, "surface": np.full((count, SURFACE_POINTS, 3), 0.5, np.float32)}
 
 
-def _fill_shards(store: Store) -> None:
+def _fill_shards(store: Store, path: Path) -> None:
     """Commit the first shard, copy its files for each other, and name the copies by its digests."""
     shard = min(store.shard_length, store.slots)
     for start in range(0, shard, store.batch):
@@ -174,7 +174,7 @@ def _fill_shards(store: Store) -> None:
     status = store.column("status")
     shards = -(-store.slots // store.shard_length)
     for name in ("quantised", "scale", "surface"):
-        places = store.path / name / "c"
+        places = path / name / "c"
         for place in range(1, shards):
             (places / str(place)).mkdir()
             shutil.copyfile(places / "0" / "0", places / str(place) / "0")

@@ -19,6 +19,7 @@ from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.held import HeldFields
@@ -48,7 +49,7 @@ class TrainBench:
 
 
 def bench_train(
-    path: Path,
+    path: Place,
     config: TrainConfig,
     *,
     steps: int = 20,
@@ -81,7 +82,7 @@ def bench_train(
             teller.advance(1, precision)
 
 
-def _measure(path: Path, config: TrainConfig, joined: bool, device: str) -> TrainBench:
+def _measure(path: Place, config: TrainConfig, joined: bool, device: str) -> TrainBench:
     target = open_device(device)
     store = open_store(path)
     silent = Silent()

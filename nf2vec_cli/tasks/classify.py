@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -19,6 +18,7 @@ from nf2vec_cli.models.classifier import Classifier
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.class_lesson import (
@@ -184,7 +184,7 @@ class Classification:
 
 
 def classify_store(
-    path: Path,
+    path: Place,
     config: ClassifyConfig,
     *,
     encoder: str | None = None,

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.create import create_store
-from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.store.transfer import replacing
 from nf2vec_cli.tasks.encoders import Trained, keep_encoder
 from nf2vec_cli.tasks.look import UP, up_axis
 
 
 def write_embedding_store(
-    out: Path,
+    out: Place,
     like: Store,
     known: Trained,
     entries: Sequence[Entry],
@@ -40,9 +40,20 @@ def write_embedding_store(
         kind: of the run that is recorded.
         run: its settings, summary and versions.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    with replacing(out) as part:
+        _write(part, like, known, entries, z, columns, kind, run)
+
+
+def _write(
+    part: Path,
+    like: Store,
+    known: Trained,
+    entries: Sequence[Entry],
+    z: Floats,
+    columns: Mapping[str, Any],
+    kind: str,
+    run: dict[str, Any],
+) -> None:
     create_store(
         part,
         field=like.field,
@@ -64,8 +75,3 @@ def write_embedding_store(
     rows = made.register(entries)
     Embeddings.open_or_make(made, known.key, z.shape[1]).write_alone(rows, z, **columns)
     made.record_run(kind, **run)
-    if out.exists():
-        with store_lock(out):  # not while another run writes there
-            pass
-        shutil.rmtree(out)
-    part.rename(out)

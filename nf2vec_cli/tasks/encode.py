@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.place import Place, absolute
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
@@ -41,7 +41,7 @@ class EncodeResult:
 
 
 def encode_store(
-    path: Path,
+    path: Place,
     *,
     encoder: str | None = None,
     device: str = "auto",
@@ -95,7 +95,7 @@ def encode_store(
             if workers == 1:
                 found = ShardEncoder(store, trained, target).encode_all(shards)
             else:
-                work = partial(encode_shard, path=path.absolute(), key=trained.key, device=target)
+                work = partial(encode_shard, path=absolute(path), key=trained.key, device=target)
                 found = spread(work, shards, workers=workers)
             sieve = _Sieve(todo, teller)
             teller.start(len(todo), "encode")

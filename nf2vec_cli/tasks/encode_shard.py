@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from nf2vec_cli.models.encoder import RowsEncoder, pooled
 from nf2vec_cli.models.matching import ALIGNED, correlation
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.aligned_store import least_alike
 from nf2vec_cli.tasks.encoders import Trained, open_encoder
@@ -74,14 +74,14 @@ class ShardEncoder:
                 yield self.encode(before[0], before[1].result())
 
 
-def encode_shard(rows: Rows, *, path: Path, key: str, device: torch.device) -> Embedded:
+def encode_shard(rows: Rows, *, path: Place, key: str, device: torch.device) -> Embedded:
     """Embed one shard of a store, by the encoder that it holds under `key`."""
     opened = _opened(path, key, device)
     return opened.encode(rows, opened.read(rows))
 
 
 @lru_cache(maxsize=1)  # a worker opens a store and its encoder once, not for each shard
-def _opened(path: Path, key: str, device: torch.device) -> ShardEncoder:
+def _opened(path: Place, key: str, device: torch.device) -> ShardEncoder:
     store = open_store(path)
     return ShardEncoder(store, open_encoder(store, key), device)
 

@@ -18,6 +18,7 @@ from nf2vec_cli.errors import InputError, StoreError, UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.create import free_name
+from nf2vec_cli.store.place import place
 from nf2vec_cli.store.products import ENCODERS, keys, load_state, save_state
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.loop import State, arrays_of
@@ -102,13 +103,14 @@ def find_encoder(name: str | None, *, kind: str, start: str) -> Trained | None:
     """
     if name is None:
         return _shipped_for(kind, start)
-    if name not in shipped() and not Path(name).exists():
+    where = place(name)
+    if name not in shipped() and not where.exists():
         raise InputError(
             f"there is no encoder {name!r}: none ships by that name, and no store or file has it",
             hint="`nf2vec train STORE --out encoder.safetensors` makes one",
         )
-    if Path(name).is_dir():
-        trained = open_encoder(open_store(Path(name)))
+    if name not in shipped() and where.is_dir():
+        trained = open_encoder(open_store(where))
     else:
         trained = read_encoder(shipped().get(name, Path(name)))
     hint = "without --encoder the weights are compared"
@@ -199,15 +201,15 @@ def _named(store: Store, name: str) -> Trained:
         return _from_store(store, name)
     if name in shipped():
         return read_encoder(shipped()[name])
-    path = Path(name)
-    if path.is_dir():
-        home = open_store(path)
+    where = place(name)
+    if where.is_dir():
+        home = open_store(where)
         found = keys(home, ENCODERS)
         if not found:
             raise _none(home)
         return _from_store(home, found[-1])
-    if path.exists():
-        return read_encoder(path)
+    if isinstance(where, Path) and where.exists():
+        return read_encoder(where)
     known = [*keys(store, ENCODERS), *shipped()]
     raise StoreError(
         f"there is no encoder {name!r}: no key of {store.path}, no store, no file",

@@ -20,6 +20,7 @@ from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import write_bytes
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.radiance import read_grids
 from nf2vec_cli.store.schema import CAMERA_NUMBERS, CAMERAS, Status
 from nf2vec_cli.store.store import Rows, Store, open_store
@@ -67,7 +68,7 @@ class Order:
 
 
 def export(
-    path: Path, out: Path, order: Order | None = None, *, progress: Progress | None = None
+    path: Place, out: Path, order: Order | None = None, *, progress: Progress | None = None
 ) -> Iterator[Exported]:
     """Write what was ordered: each field to a file of its own below OUT, or all to the file OUT.
 

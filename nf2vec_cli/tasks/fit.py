@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.create import create_store, holds_store, shard_for
 from nf2vec_cli.store.damage import fit_config
+from nf2vec_cli.store.place import Place, absolute, beside
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.cluster import open_cluster
@@ -57,7 +57,7 @@ class FitPreview:
 
 def plan_fit(
     refs: list[ShapeRef],
-    store: Path,
+    store: Place,
     *,
     field: FieldName,
     config: FitConfig | None = None,
@@ -105,7 +105,7 @@ def plan_fit(
 
 def preview_fit(
     refs: list[ShapeRef],
-    store: Path,
+    store: Place,
     *,
     field: FieldName,
     config: FitConfig | None = None,
@@ -137,7 +137,7 @@ def preview_fit(
 
 def fit_shapes(
     refs: list[ShapeRef],
-    store: Path,
+    store: Place,
     *,
     field: FieldName,
     config: FitConfig | None = None,
@@ -240,7 +240,7 @@ def versions(device: torch.device) -> dict[str, str]:
     }
 
 
-def _open_or_create(path: Path, field: FieldName, config: FitConfig, objects: int) -> Store:
+def _open_or_create(path: Place, field: FieldName, config: FitConfig, objects: int) -> Store:
     if not holds_store(path):
         spec = _network(field, config)
         start = radiance_init if field is FieldName.nerf else siren_init
@@ -292,7 +292,7 @@ def _owned(items: list[Item], share: Share | None, batch: int) -> list[Item]:
 
 def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
     # whole paths: a worker of a cluster runs in another folder
-    cache = store.path.with_suffix(".views").absolute() if field is FieldName.nerf else None
+    cache = beside(absolute(store.path), ".views") if field is FieldName.nerf else None
     for index, item in enumerate(items):
         ref, study = item.ref, index < STUDIED
         path = ref.path.absolute()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from nf2vec_cli.config.fit import FitConfig
@@ -11,6 +9,7 @@ from nf2vec_cli.errors import ConfigError, DeviceError, Nf2vecError, StoreError,
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.pictures import colour_of
+from nf2vec_cli.store.place import Place
 
 # settings that name the shared init: a store has one, and fields from two cannot be compared
 INIT = {"hidden", "layers", "omega", "octaves", "biases", "init_seed"}
@@ -59,7 +58,7 @@ def refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig | 
         )
 
 
-def other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> Nf2vecError:
+def other_settings(store: Place, kept: FitConfig, asked: FitConfig) -> Nf2vecError:
     """Say how the settings asked for differ from those that a store was made with."""
     ours, theirs = kept.model_dump(mode="json"), asked.model_dump(mode="json")
     differ = [k for k in ours if ours[k] != theirs[k]]

@@ -14,6 +14,7 @@ from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.create import free_name, holds_store
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place, writable
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Rows, open_store
@@ -65,9 +66,9 @@ class Members:
 
 
 def generate(
-    path: Path,
+    path: Place,
     class_name: str,
-    out: Path,
+    out: Place,
     config: GenerateConfig,
     *,
     count: int,
@@ -171,7 +172,7 @@ def generate(
     return result
 
 
-def check_free(out: Path, *, force: bool, line: str) -> None:
+def check_free(out: Place, *, force: bool, line: str) -> None:
     """See that a new store can be made at OUT; --force gives up what was generated, never a field.
 
     Args:
@@ -182,6 +183,7 @@ def check_free(out: Path, *, force: bool, line: str) -> None:
     Raises:
         StoreError: something is there that stays.
     """
+    writable(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     other = f"`{line} --out {free_name(out)}`"

@@ -17,6 +17,7 @@ from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.create import holds_store
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.aligned_store import least_alike
@@ -75,7 +76,7 @@ class _Ready:
     wanted: Wanted
 
 
-def preview_import(wanted: Wanted, store: Path) -> ImportPreview:
+def preview_import(wanted: Wanted, store: Place) -> ImportPreview:
     """Describe what `import_fields` would do with the same arguments; writes nothing."""
     ready = _planned(*_listed(wanted), store)
     start, plan = ready.start, ready.plan
@@ -99,7 +100,7 @@ def preview_import(wanted: Wanted, store: Path) -> ImportPreview:
 
 def import_fields(
     wanted: Wanted,
-    store: Path,
+    store: Place,
     *,
     jobs: int = 0,
     wait: float | None = None,
@@ -170,7 +171,7 @@ def _listed(wanted: Wanted) -> tuple[Listed, Wanted]:
     return listed, replace(wanted, net=net, kind=wanted.kind or net.field)
 
 
-def _planned(listed: Listed, wanted: Wanted, store: Path) -> _Ready:
+def _planned(listed: Listed, wanted: Wanted, store: Place) -> _Ready:
     opened = open_store(store) if holds_store(store) else None
     plan = plan_objects(list(listed.refs), opened, retry=wanted.retry, force=wanted.force)
     return _Ready(listed, plan, start_of(listed, wanted, opened), wanted)

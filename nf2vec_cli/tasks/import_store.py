@@ -25,6 +25,7 @@ from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.create import create_store, free_name, holds_store, shard_for
 from nf2vec_cli.store.damage import fit_config
+from nf2vec_cli.store.place import Place, place
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.import_object import told
@@ -115,7 +116,7 @@ def start_of(listed: Listed, wanted: Wanted, store: Store | None) -> Start:
     return Start(kind, first.spec, init, origin, config, change)
 
 
-def make_store(path: Path, start: Start, layout: str, *, objects: int) -> None:
+def make_store(path: Place, start: Start, layout: str, *, objects: int) -> None:
     """Make the store; `objects`: how many are to come."""
     radiance = start.kind == "nerf"
     create_store(
@@ -202,16 +203,16 @@ def _init(asked: str | None, first: Found, net: ImportConfig) -> tuple[Floats, s
                 hint="`--init FILE`",
             )
         return radiance_init(spec, seed=0).numpy(), "official"
-    path = Path(asked)
-    if holds_store(path):
-        other = open_store(path)
+    where = place(asked)
+    if holds_store(where):
+        other = open_store(where)
         init, found = other.init, NetworkSpec(**other.network)
     else:
-        one = _read_init(path, net)
+        one = _read_init(Path(asked), net)
         init, found = checked(one.theta), one.spec
     if found != spec:
         raise InputError(f"{asked}: its network is {told(found)}, and the fields' {told(spec)}")
-    return init, path.name
+    return init, where.name
 
 
 def _read_init(path: Path, net: ImportConfig) -> Found:

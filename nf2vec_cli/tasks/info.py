@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.store.damage import damage
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.schema import COLUMNS, Status
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
@@ -47,14 +47,14 @@ class StoreInfo:
     heads: tuple[HeadRow, ...]
 
 
-def store_info(path: Path) -> StoreInfo:
+def store_info(path: Place) -> StoreInfo:
     """Sum up a store."""
     store = open_store(path)
     with damage(path, "what it says of itself"):
         return _info(path, store)
 
 
-def _info(path: Path, store: Store) -> StoreInfo:
+def _info(path: Place, store: Store) -> StoreInfo:
     slots = store.column("status")
     rows = np.flatnonzero(slots != Status.EMPTY)
     status = slots[rows]
@@ -116,7 +116,7 @@ def _step(store: Store) -> str:
 
 
 def object_rows(
-    path: Path, *, failed: bool = False, open_surfaces: bool = False
+    path: Place, *, failed: bool = False, open_surfaces: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield a record for each object: all, the failed ones, or the fitted open surfaces."""
     store = open_store(path)
@@ -158,7 +158,7 @@ class StorageInfo:
     codecs: list[dict[str, Any]]
 
 
-def storage_info(path: Path) -> StorageInfo:
+def storage_info(path: Place) -> StorageInfo:
     """Break down a store's bytes, and tell the bytes and field error of each codec."""
     store = open_store(path)
     sizes = store.storage()

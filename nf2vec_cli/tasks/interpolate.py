@@ -14,6 +14,7 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS, write_bytes, write_shape
 from nf2vec_cli.store.damage import fit_config
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.look import picture_of_radiance, up_axis
 from nf2vec_cli.tasks.open_fields import open_fields
@@ -58,7 +59,7 @@ class _Stop:
 
 
 def interpolate(
-    path: Path,
+    path: Place,
     ends: tuple[str, str],
     out: Path,
     *,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -15,6 +14,7 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place, same
 from nf2vec_cli.store.products import HEADS
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
@@ -56,11 +56,11 @@ class MapResult:
 
 
 def map_stores(
-    path: Path,
-    target: Path,
+    path: Place,
+    target: Place,
     config: MapConfig,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     encoder: str | None = None,
     target_encoder: str | None = None,
     metrics: bool = False,
@@ -140,12 +140,12 @@ def map_stores(
 
 
 def _opened(
-    path: Path, target: Path, encoder: str | None, target_encoder: str | None, mode: str = "r"
+    path: Place, target: Place, encoder: str | None, target_encoder: str | None, mode: str = "r"
 ) -> tuple[Pairs, Trained]:
     """Find the pairs, and the encoder whose decoder reads B's embeddings."""
     a = open_embeddings(open_store(path, mode), encoder)
     b = open_embeddings(open_store(target), target_encoder)
-    if path.resolve() == target.resolve() and a.key == b.key:
+    if same(path, target) and a.key == b.key:
         raise UsageFault(
             f"{path} by encoder {a.key!r} is on both sides: there is nothing to map",
             hint=f"`nf2vec map {path} OTHER.zarr`, or another encoder by `--target-encoder`",

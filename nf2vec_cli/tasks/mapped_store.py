@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.create import free_name, holds_store
+from nf2vec_cli.store.place import Place, writable
 from nf2vec_cli.store.schema import Entry, Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedding_store import write_embedding_store
@@ -19,7 +19,7 @@ from nf2vec_cli.tasks.pairs import Pairs
 from nf2vec_cli.tasks.sources import roots_of
 
 
-def check_replaceable(out: Path, line: str) -> None:
+def check_replaceable(out: Place, line: str) -> None:
     """See that a store can be made at `out`: there is nothing, or embeddings alone.
 
     Args:
@@ -29,6 +29,7 @@ def check_replaceable(out: Path, line: str) -> None:
     Raises:
         StoreError: something is there that stays.
     """
+    writable(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     other = f"`{line} --out {free_name(out)}`"
@@ -43,7 +44,7 @@ def check_replaceable(out: Path, line: str) -> None:
 
 
 def write_mapped(
-    out: Path,
+    out: Place,
     pairs: Pairs,
     known: Trained,
     rows: Rows,

@@ -19,6 +19,7 @@ from nf2vec_cli.models.transform import Affine, parse_transform
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS
 from nf2vec_cli.store.damage import fit_config
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.cluster import open_cluster
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
@@ -36,7 +37,7 @@ PICTURED = 24  # objects on a sheet
 
 
 def reconstruct(
-    path: Path,
+    path: Place,
     out: Path,
     *,
     ids: Sequence[str] = (),

@@ -12,6 +12,7 @@ from nf2vec_cli.errors import ConfigError, UsageFault
 from nf2vec_cli.shapes.camera_file import read_cameras
 from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.store.damage import fit_config
+from nf2vec_cli.store.place import beside
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.look import WHITE, up_axis
 from nf2vec_cli.tasks.open_fields import Fields
@@ -49,7 +50,7 @@ def shoots(
             up=up,
             config=config,
             film=film,
-            cache=store.path.with_suffix(".views"),
+            cache=beside(store.path, ".views"),
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.metrics import RankScore, rank_score
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import labelled, open_embeddings, splits_of
@@ -92,7 +92,7 @@ class Question:
 
 
 def ask(
-    path: Path,
+    path: Place,
     texts: Sequence[str],
     search: Search,
     *,
@@ -134,7 +134,7 @@ def ask(
     return Question(store, queries, gallery, search, "queries")
 
 
-def ask_split(path: Path, split: str, search: Search) -> Question:
+def ask_split(path: Place, split: str, search: Search) -> Question:
     """Ask by each object of a split that has a class; copies of other proportions do not ask.
 
     The paper's protocol (section VI-B) has the same split for the gallery.

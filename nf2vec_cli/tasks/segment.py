@@ -16,6 +16,7 @@ from nf2vec_cli.models.segmenter import Segmenter
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.part_files import find_parts
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import HEADS, Embeddings, keys
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
@@ -68,7 +69,7 @@ class Segmentation:
 
 
 def segment(
-    path: Path,
+    path: Place,
     parts: Path | None,
     config: SegmentConfig,
     *,

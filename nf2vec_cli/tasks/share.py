@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 
 PATIENCE = 3600.0  # seconds that a process waits for the others' writes, if it is not told
 
@@ -53,12 +53,12 @@ class Turns:
     """Who writes when: a run alone holds the store throughout, one of several only to write.
 
     Args:
-        store: the store's folder.
+        store: where the store is.
         share: what this process does of the plan; None: all.
         wait: seconds to wait for other writers; None: not at all, or with a share for an hour.
     """
 
-    def __init__(self, store: Path, share: Share | None, wait: float | None) -> None:
+    def __init__(self, store: Place, share: Share | None, wait: float | None) -> None:
         self._store, self._shared = store, share is not None
         self._wait = PATIENCE if wait is None and self._shared else wait
 

@@ -15,6 +15,7 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.lock import store_lock
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import (
     CHECKPOINTS,
     ENCODERS,
@@ -99,7 +100,7 @@ def training_rows(store: Store, rows: Rows, config: TrainConfig) -> tuple[Rows, 
 
 
 def train_encoder(
-    path: Path,
+    path: Place,
     config: TrainConfig,
     *,
     sources: Path | None = None,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
@@ -50,7 +51,7 @@ class Viewed:
 
 
 def view(
-    path: Path,
+    path: Place,
     out: Path,
     *,
     kind: MapKind = MapKind.pca,
