@@ -117,6 +117,7 @@ class Store:
     def __init__(self, path: Place, group: zarr.Group, attributes: dict[str, Any]) -> None:
         self.path = path
         self.group = group
+        self._looked_at: set[str] = set()
         try:
             self.field: str = attributes["field"]
             self.network: dict[str, Any] = attributes["network"]
@@ -436,7 +437,16 @@ class Store:
             return kept
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        return sound_array(self, name)
+        """Open an array anew, since other runs may lengthen it; its form is looked at once."""
+        if name not in self._looked_at:
+            found = sound_array(self, name)
+            self._looked_at.add(name)
+            return found
+        with damage(self.path, f"array {name!r}"):
+            again = self.group[name]
+        if not isinstance(again, zarr.Array):
+            raise StoreError(f"{self.path} is damaged: {name!r} is no array")
+        return again
 
     def encoded(self, name: str, values: Any) -> NDArray[Any]:
         """Turn a column's values into what its array holds."""
