@@ -37,6 +37,7 @@ COMMANDS = {
     "import": "Take neural fields that were fitted elsewhere into a store.",
     "export": "Write fields, embeddings, an encoder or a classifier in formats that others read.",
     "info": "Show what a store holds.",
+    "replay": "Refit objects from a store's record, and compare the bits with what it holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",

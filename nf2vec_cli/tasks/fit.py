@@ -177,18 +177,20 @@ def fit_shapes(
                 "fit",
                 config=config.model_dump(mode="json"),
                 summary=tally.summary(result) | {"roots": _roots(refs)},
-                versions=versions(target),
+                versions=versions(target, threads=1),
             )
     return result
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    """Name what the numbers of a run depend on."""
+def versions(device: torch.device, *, threads: int | None = None) -> dict[str, str]:
+    """Name what the numbers of a run depend on; threads: of its work, if not torch's number."""
     return {
         "nf2vec": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": str(device),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(threads or torch.get_num_threads()),
         "sine": "numba" if fused_sine_available() else "torch",
     }
 
