@@ -154,6 +154,8 @@ class Loop:
                 for name, value in parts["optimiser"].items()
                 if name.startswith(prefix)
             }
+            # the count of steps stays on the host, as AdamW keeps it
+            found |= {n: v.to(parameter.device) for n, v in found.items() if n != "step"}
             if found:
                 self.optimiser.state[parameter] = found
         self.step = facts["step"]

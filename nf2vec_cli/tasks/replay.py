@@ -45,11 +45,12 @@ from nf2vec_cli.tasks.radiance_field import RadianceField
 from nf2vec_cli.tasks.sources import roots_of, sources_of
 from nf2vec_cli.tasks.spread import available_cores
 
-# Rounding in another order (threads, another sine, another BLAS) grows over the steps of a fit, so
-# that two fits differ as fields. TODO measured
-TOLERANCE = 1.0  # mean difference of the two fields, over the stored field's error
-PIXELS = 100  # of the longer side of a view held out, at most
+# Rounding in another order (another sine, other threads, another BLAS) grows over the steps of a
+# fit. By torch's sine in place of numba's the fields of two SDFs came 0.04 and 0.19 of their error
+# apart, and their errors 0.3 %; two threads gave the same bits (128 units, 150 steps)
+TOLERANCE = 0.5  # mean difference of the two fields, over the stored field's error
 WORSE = 1.1  # error of the refit over that of the stored field
+PIXELS = 100  # of the longer side of a view held out, at most
 
 
 class Verdict(StrEnum):

@@ -20,7 +20,7 @@ from nf2vec_cli.store.products import CHECKPOINTS, ENCODERS, keys, load_state
 from nf2vec_cli.store.store import open_store
 
 TOLERANCE = 1e-5  # of losses, relative: the order in which numbers are added
-SECONDS = 200  # after which a run counts as hanging
+SECONDS = 600  # after which a run counts as hanging
 
 
 @pytest.fixture
@@ -129,9 +129,8 @@ def test_two_processes_have_the_curve_of_one_and_speak_with_one_voice(run, store
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["aligned", "paper"])
-@pytest.mark.parametrize("kind", ["sdf", "udf", "occ"])
-def test_torchrun_of_one_and_two_has_the_curve_of_one_process(run, tmp_path, arch, kind):
+@pytest.mark.parametrize(("kind", "arch"), [("sdf", "aligned"), ("occ", "paper")])
+def test_torchrun_of_one_and_two_has_the_curve_of_one_process(run, tmp_path, kind, arch):
     paths = [make_store(tmp_path / f"{n}.zarr", kind=kind) for n in range(3)]
     changed = {"steps": 40, "batch": 5, "validate_every": 10}
     changed |= {"dropout": 0.1} if arch == "aligned" else {}
@@ -148,7 +147,7 @@ def test_torchrun_of_one_and_two_has_the_curve_of_one_process(run, tmp_path, arc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["aligned", "paper", "split"])
+@pytest.mark.parametrize("arch", ["paper", "split"])
 def test_radiance_has_the_curve_of_one_process(run, tmp_path, arch):
     one, two = (make_radiance_store(tmp_path / f"{n}.zarr") for n in "ab")
     words = ["--encoder-arch", arch, *options(**RAYS | {"batch": 5, "steps": 24}), "--json"]
@@ -184,9 +183,8 @@ def test_three_processes_share_what_is_measured_on_the_sources(run, fitted, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-@pytest.mark.parametrize("arch", ["aligned", "paper"])
-def test_a_killed_run_goes_on_with_another_number(run, store, tmp_path, arch, before, after):
+@pytest.mark.parametrize(("before", "after", "arch"), [(1, 2, "aligned"), (2, 1, "paper")])
+def test_a_killed_run_goes_on_with_another_number(run, store, tmp_path, before, after, arch):
     twin = tmp_path / "twin.zarr"
     shutil.copytree(store, twin)
     words = ["--encoder-arch", arch]
