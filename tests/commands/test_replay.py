@@ -64,7 +64,8 @@ def test_what_differs_is_told(run, fitted, monkeypatch):
     source = folder / "chair" / "chair.ply"
     source.write_bytes(source.read_bytes() + b"\n")
     store.update(rows[1:2], seed=[5])
-    theta = 1.5 * store.weights(rows[2:])
+    theta = store.weights(rows[2:])
+    theta[:, -1] += 9  # the last bias: all is far and outside
     store.commit(rows[2:], theta)  # another field, whole and under its own digest
     outcome = replay(run, fitted, "chair", "lamp", "sofa")
 
@@ -74,7 +75,7 @@ def test_what_differs_is_told(run, fitted, monkeypatch):
     assert [row["verdict"] for row in (changed, seed, other)] == [*["impossible"] * 2, "different"]
     assert "has changed since it was fitted" in changed["problem"]
     assert "its row says seed 5, its id and the settings say" in seed["problem"]
-    assert other["weights"] > 0.1
+    assert other["weights"] > 8
     assert other["share"] > 0.5
     assert other["field"] == pytest.approx(other["share"] * other["error"])
 
