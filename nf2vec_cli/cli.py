@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +44,11 @@ COMMANDS = {
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",
 }
-INTERRUPTED, READER_GONE, BUG = 130, 141, 1
+INTERRUPTED, READER_GONE, TERMINATED, BUG = 130, 141, 143, 1
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the run ends as by Ctrl-C. Slurm, cron and containers send it."""
 
 
 def load_command(name: str) -> TyperCommand | TyperGroup:
@@ -103,7 +109,7 @@ class ErrorsToExitCodes(QuickHelp):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with exit_codes(debug=ctx.params["debug"]):
+        with exit_codes(debug=ctx.params["debug"]), terminable():
             return super().invoke(ctx)
 
 
@@ -123,11 +129,32 @@ def exit_codes(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(_tell(error)) from error
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, unless somebody else minds it already."""
+    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _tell(error: BaseException) -> int:
     """Say what went wrong; give the exit code."""
     if isinstance(error, Nf2vecError):
         output.complain(error)
         return error.exit_code
+    if isinstance(error, Terminated):
+        output.complain("told to end (SIGTERM); what was committed is kept")
+        return TERMINATED
     if isinstance(error, KeyboardInterrupt):
         output.complain("interrupted; what was committed is kept")
         return INTERRUPTED

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from nf2vec_cli.errors import Nf2vecError
+from nf2vec_cli.progress import printable
 
 RED, YELLOW, PLAIN = "\033[1;31m", "\033[1;33m", "\033[0m"
 PIPED_WIDTH = 10_000  # columns are as wide as their text when no terminal sets a limit
@@ -97,11 +98,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, PurePath):
         return [plain(item) for item in value]
     return str(value)
-
-
-def printable(text: str) -> str:
-    """Make control characters visible: a file name must not move the cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json_line(value: Any) -> str:

@@ -14,6 +14,11 @@ BAR_AFTER = 1.0  # seconds: a run that ends sooner shows no bar
 LINE_EVERY = 10.0  # seconds between plain lines
 
 
+def printable(text: str) -> str:
+    """Make control characters visible: a file name must not move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Progress(Protocol):
     """What a task tells of its way. Use it as a context manager, or call `close`."""
 
@@ -115,7 +120,7 @@ class Lines(Progress):
         self._write(f"{line} ({text})" if text else line)
 
     def _write(self, line: str | dict[str, Any]) -> None:
-        text = line if isinstance(line, str) else json.dumps(line)
+        text = printable(line) if isinstance(line, str) else json.dumps(line)
         self._stream.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
         self._stream.flush()
 
@@ -144,6 +149,7 @@ class Bar(Progress):
 
     def advance(self, n: int = 1, text: str = "") -> None:
         """Move the bar."""
+        text = printable(text)
         with self._lock:
             self._done, self._text = self._done + n, text
             if self._bar is not None:
@@ -151,6 +157,7 @@ class Bar(Progress):
 
     def note(self, text: str) -> None:
         """Write a line above the bar."""
+        text = printable(text)
         with self._lock:
             if self._bar is not None:
                 self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)

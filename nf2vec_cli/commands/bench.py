@@ -133,6 +133,39 @@ def read(
     output.emit(bench_read(store, objects=objects), as_json=json)
 
 
+@app.command("store", epilog="Example: nf2vec bench store --rows 1000,100000 --json")
+def store_(
+    rows: Annotated[
+        str, Option("--rows", metavar="N,...", help="Sizes of the stores, rising.")
+    ] = "1000,10000,100000,1000000",
+    folder: Annotated[
+        Path | None,
+        Option(
+            "--folder",
+            exists=True,
+            file_okay=False,
+            help="Where the stores are made and removed; 1 GB for a million rows.",
+        ),
+    ] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Make stores of many rows, and time what runs do with them beside their work.
+
+    To open, to tell what they hold, to add 64 objects, to plan a run, to look for damage; files and
+    memory; and the exponent by which each grows with the rows.
+    """
+    from nf2vec_cli.progress import open_progress
+    from nf2vec_cli.tasks.bench_store import bench_store
+
+    try:
+        sizes = [int(size) for size in rows.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1 or sizes != sorted(set(sizes)):
+        raise UsageFault(f"--rows {rows!r} are no rising sizes", hint="`--rows 1000,100000`")
+    output.emit(bench_store(sizes, folder=folder, progress=open_progress(json=json)), as_json=json)
+
+
 @app.command(epilog="Example: nf2vec bench alignment examples/shapes --refits 3 --out study.png")
 def alignment(
     shapes: ShapesArg,

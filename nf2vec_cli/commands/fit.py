@@ -96,6 +96,16 @@ BackgroundOpt = Annotated[
         help="Colour that is clear in pictures without alpha: white, black or #rrggbb (nerf).",
     ),
 ]
+LimitOpt = Annotated[
+    float | None,
+    Option(
+        "--limit",
+        min=0,
+        metavar="SECONDS",
+        help="What one object may take, before it is given up; 0: any. If not given: ten minutes, "
+        "and what a slow core takes for a fit; with --jobs 1: any.",
+    ),
+]
 RetryOpt = Annotated[bool, Option("--retry-failed", help="Try objects again that failed before.")]
 ForceOpt = Annotated[bool, Option("--force", help="Fit again what is done.")]
 GraphsOpt = Annotated[
@@ -125,6 +135,7 @@ def fit(
     settings: SetOpt = None,
     device: DeviceOpt = "auto",
     jobs: JobsOpt = 0,
+    limit: LimitOpt = None,
     cuda_graphs: GraphsOpt = False,
     retry_failed: RetryOpt = False,
     force: ForceOpt = False,
@@ -173,6 +184,7 @@ def fit(
         retry=retry_failed,
         force=force,
         wait=wait,
+        limit=limit,
         graphs=cuda_graphs,
         progress=open_progress(json=json),
     )

@@ -94,13 +94,21 @@ class FitConfig(StrictModel):
 
     codec: Literal["compact", "exact"] = Field("compact", description="How weights are kept.")
     bits: int = Field(8, ge=4, le=8, description="Bits a weight difference keeps (compact).")
-    batch: PositiveInt = Field(64, description="Objects a commit writes; the store's shard length.")
+    batch: PositiveInt = Field(64, description="Objects a commit writes, and a GPU fits at once.")
+    shard_length: int = Field(
+        0,
+        ge=0,
+        description="Objects of a file of weights, a multiple of batch; 0: by the first run's.",
+    )
 
     @model_validator(mode="after")
     def _pool_feeds_a_step(self) -> FitConfig:
         most = 2 * self.points * max(self.growth, 1) / (1 + self.growth)
         if most > self.pool:
             raise ValueError(f"points ({most:.0f}) cannot exceed pool ({self.pool})")
+        if self.shard_length % self.batch:
+            told = f"shard_length ({self.shard_length}) is no multiple of batch ({self.batch})"
+            raise ValueError(told)
         return self
 
 

@@ -1,4 +1,4 @@
-"""Sine networks, many at once: values, and the gradient of a loss to the weights."""
+"""Networks of sine or ReLU units: values, and the gradient of a loss to the weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Layers(Protocol):
 class Network(Layers, Protocol):
     """What kernels must know besides: `models.network.NetworkSpec` is one.
 
-    activation: "sine", or "relu" on coordinates that are coded by `octaves` frequencies.
+    activation: "sine" or "relu". octaves: frequencies that coordinates are coded by; 0: they are
+    not.
     """
 
     @property
@@ -106,18 +107,25 @@ def frequencies(coords: Tensor, octaves: int) -> Tensor:  # [.., 3] -> [.., 6 * 
     turns = (coords[..., None] + 1) / 2 * factor
     # whole periods are taken off before the factor pi: that is exact, at any octave
     sine = turns.sub_(2 * (turns / 2).floor()).mul_(torch.pi).contiguous()
+    if sine.requires_grad:  # in place there is no way back to the points
+        return torch.stack([sine.sin(), sine.cos()], dim=-1).flatten(-3)
     cosine = torch.empty_like(sine)
     sincos_(sine, cosine)
     return torch.stack([sine, cosine], dim=-1).flatten(-3)
 
 
+def coded(coords: Tensor, octaves: int) -> Tensor:  # [.., 3] -> [.., 6 * octaves or 3]
+    """Give what a first layer reads of points: their `frequencies`, or themselves at 0 octaves."""
+    return frequencies(coords, octaves) if octaves else coords
+
+
 def relu_forward(
     weights: list[Tensor],  # one a layer: [B, H_out, H_in]
     biases: list[Tensor],  # one a layer: [B, H_out]
-    coded: Tensor,  # [B, M, I]
+    inputs: Tensor,  # [B, M, I]
 ) -> Tensor:  # [B, M, V]
-    """Evaluate B networks of ReLU units, each at its own M coded points; differentiable."""
-    h = coded
+    """Evaluate B networks of ReLU units, each at its own M points, `coded`; differentiable."""
+    h = inputs
     for w, b in zip(weights[:-1], biases[:-1], strict=True):
         h = torch.baddbmm(b.unsqueeze(1), h, w.mT).relu_()
     return torch.baddbmm(biases[-1].unsqueeze(1), h, weights[-1].mT)
@@ -148,7 +156,7 @@ def field_values_twin(theta: Tensor, coords: Tensor, spec: Network) -> Tensor:
     weights, biases = views(theta, spec.shapes, spec.biases)
     if spec.activation == "sine":
         return siren_forward(weights, biases, coords, spec.omega)
-    return relu_forward(weights, biases, frequencies(coords, spec.octaves))
+    return relu_forward(weights, biases, coded(coords, spec.octaves))
 
 
 def field_gradient_twin(
@@ -160,7 +168,7 @@ def field_gradient_twin(
     """Give the gradient of a loss to theta from its slope to `field_values`; plain PyTorch."""
     sine = spec.activation == "sine"
     weights, biases = views(theta, spec.shapes, spec.biases)
-    inputs = [coords if sine else frequencies(coords, spec.octaves)]
+    inputs = [coded(coords, spec.octaves)]
     sums = []
     for w, b in zip(weights[:-1], biases[:-1], strict=True):
         z = torch.baddbmm(b.unsqueeze(1), inputs[-1], w.mT)
@@ -182,54 +190,83 @@ def facts(spec: Network) -> tuple[int, int, int, float, str, int, bool]:
     return spec.hidden, spec.layers, spec.outputs, spec.omega, *kind
 
 
-def siren_values(
-    weights: list[Tensor],  # one a layer: [H_out, H_in]
-    biases: list[Tensor],  # one a layer: [H_out]
+def tiled_values(
+    theta: Tensor,  # [P]
     coords: Tensor,  # [M, 3]
-    omega: float = 30.0,
+    spec: Network,
     tile: int = 4096,
 ) -> Tensor:  # [M, V]
-    """Evaluate one sine network at many points in tiles that stay in the cache; no gradient."""
-    scaled = [w * omega for w in weights[:-1]]
-    shifted = [b * omega for b in biases[:-1]]
+    """Evaluate one field at many points in tiles that stay in the cache of a CPU; no gradient."""
+    weights, biases = _scaled(theta, spec)
+    unit_ = sin_ if spec.activation == "sine" else torch.relu_
     out = coords.new_empty(len(coords), len(weights[-1]))
     for start in range(0, len(coords), tile):
-        h = coords[start : start + tile]
-        for w, b in zip(scaled, shifted, strict=True):
-            h = sin_(torch.addmm(b, h, w.T))
+        h = coded(coords[start : start + tile], spec.octaves)
+        for w, b in zip(weights[:-1], biases[:-1], strict=True):
+            h = unit_(torch.addmm(b, h, w.T))
         torch.addmm(biases[-1], h, weights[-1].T, out=out[start : start + tile])
     return out
 
 
-def siren_values_and_slopes(
-    weights: list[Tensor],  # one a layer: [H_out, H_in]
-    biases: list[Tensor],  # one a layer: [H_out]
+def tiled_values_and_slopes(
+    theta: Tensor,  # [P]
     coords: Tensor,  # [M, 3]
-    omega: float = 30.0,
+    spec: Network,
     tile: int = 1024,
 ) -> tuple[Tensor, Tensor]:  # [M, V], [M, 3]
-    """Evaluate one sine network, and the gradient of its output 0 to the coordinates.
+    """Evaluate one field, and the gradient of its output 0 to the coordinates.
 
     The reverse pass is written out: the weights carry no autograd state, and only a tile's
-    sines and cosines are kept.
+    outputs and slopes of units are kept. At its kink a ReLU has slope 0, as autograd has it.
     """
-    scaled = [w * omega for w in weights[:-1]]
-    shifted = [b * omega for b in biases[:-1]]
+    weights, biases = _scaled(theta, spec)
     out = coords.new_empty(len(coords), len(weights[-1]))
     slopes = torch.empty_like(coords)
     for start in range(0, len(coords), tile):
-        h = coords[start : start + tile]
-        cosines = []
-        for w, b in zip(scaled, shifted, strict=True):
+        h = inputs = coded(coords[start : start + tile], spec.octaves)
+        rises = []
+        for w, b in zip(weights[:-1], biases[:-1], strict=True):
             h = torch.addmm(b, h, w.T)
-            cosines.append(torch.empty_like(h))
-            sincos_(h, cosines[-1])
+            rises.append(_respond_(h, spec))
         torch.addmm(biases[-1], h, weights[-1].T, out=out[start : start + tile])
-        back = cosines.pop().mul_(weights[-1][0])
-        while cosines:
-            back = torch.mm(back, scaled[len(cosines)]).mul_(cosines.pop())
-        torch.mm(back, scaled[0], out=slopes[start : start + tile])
+        back = rises.pop().mul_(weights[-1][0])
+        while rises:
+            back = torch.mm(back, weights[len(rises)]).mul_(rises.pop())
+        slopes[start : start + tile] = _to_coords(torch.mm(back, weights[0]), inputs, spec.octaves)
     return out, slopes
+
+
+def _scaled(theta: Tensor, spec: Network) -> tuple[list[Tensor], list[Tensor]]:
+    """Give one field's layers; of sine units with omega in them: [H_out, H_in], [H_out] each."""
+    weights, biases = views(theta[None], spec.shapes, spec.biases)
+    factor = spec.omega if spec.activation == "sine" else 1.0
+    first, last = slice(-1), slice(-1, None)
+    return (
+        [w[0] * factor for w in weights[first]] + [w[0] for w in weights[last]],
+        [b[0] * factor for b in biases[first]] + [b[0] for b in biases[last]],
+    )
+
+
+def _respond_(z: Tensor, spec: Network) -> Tensor:
+    """Replace sums by what units make of them, and give the slopes of that."""
+    if spec.activation == "sine":
+        cosine = torch.empty_like(z)
+        sincos_(z, cosine)
+        return cosine
+    slope = (z > 0).to(z)
+    z.relu_()
+    return slope
+
+
+def _to_coords(back: Tensor, inputs: Tensor, octaves: int) -> Tensor:  # [M, I], [M, I] -> [M, 3]
+    """Carry a gradient from what the first layer read to the points."""
+    if not octaves:
+        return back
+    pitch = torch.pi / 2 * 2.0 ** torch.arange(octaves, dtype=back.dtype, device=back.device)
+    to_sine, to_cosine = back.unflatten(-1, (3, octaves, 2)).unbind(-1)
+    sine, cosine = inputs.unflatten(-1, (3, octaves, 2)).unbind(-1)
+    found: Tensor = ((to_sine * cosine - to_cosine * sine) * pitch).sum(-1)
+    return found
 
 
 class Gradient(Protocol):

@@ -92,9 +92,12 @@ def orthogonalise(matrices: Tensor, iterations: int) -> Tensor:  # [N, H, H] -> 
 
 
 def _symmetric_square(x: Tensor) -> Tensor:  # [N, H, H] -> [N, H, H]
-    """Multiply x by its transpose; above the diagonal the result is mirrored, not computed."""
+    """Multiply x by its transpose; above the diagonal the result is mirrored, not computed.
+
+    On a GPU all of it is computed: copies cost more than products.
+    """
     size = x.shape[-1]
-    if size <= TILE:
+    if size <= TILE or x.is_cuda:
         return torch.bmm(x, x.mT)
     out = torch.empty_like(x)
     for low in range(0, size, TILE):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from pickle import dumps, loads
+from pickle import dumps, loads  # nosec B403
 from typing import Any, TypeVar
 
 import torch
@@ -236,7 +236,7 @@ def _own(device: str, size: int) -> str:
 def _sent(error: Exception) -> Exception:
     """Give an error in a form that travels."""
     try:
-        loads(dumps(error))
+        loads(dumps(error))  # nosec B301
     except Exception:  # whatever an odd class raises
         return Nf2vecError(f"{type(error).__name__}: {error}")
     return error

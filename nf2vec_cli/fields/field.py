@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.mlp import PointLoss
+from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.pool import Pool
 from nf2vec_cli.shapes.load import Shape
 
@@ -32,4 +33,4 @@ class Field(Protocol):
 
 def field_of(name: str) -> Field:
     """Import the file of a kind of field."""
-    return cast(Field, import_module(f"nf2vec_cli.fields.{name}"))
+    return cast(Field, import_module(f"nf2vec_cli.fields.{FieldName(name)}"))

@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.config.import_ import ImportConfig
 from nf2vec_cli.errors import InputError
-from nf2vec_cli.models.network import NetworkSpec, radiance_spec
+from nf2vec_cli.models.network import RADIANCE_OUTPUTS, NetworkSpec, radiance_spec, relu_spec
 
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats | None]  # matrix [out, in], and bias [out]
 LARGEST = 1 << 28  # numbers of one field
+CODED = (
+    "of ReLU units `octaves` = K tells 6 K inputs, of each axis in turn sin and cos of "
+    "pi 2^k (x + 1) / 2 for k below K, and no other coding is read"
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,9 @@ def field_of_layers(layers: Sequence[Layer], net: ImportConfig) -> tuple[Floats,
     """Make theta [P] and its architecture of a network's layers, first to last.
 
     What a store has no word for is folded into the weights, exactly up to rounding: the box into
-    the first matrix, a first omega of its own into the first layer, biases outside of omega into
-    biases inside, scale and offset into the last layer.
+    the first matrix (a coding of coordinates spans the box, and nothing is to be folded), a first
+    omega of its own into the first layer, biases outside of omega into biases inside, scale and
+    offset into the last layer. Biases that shapes lack are zeros.
 
     Raises:
         InputError: this is no network that a store can hold; it says why.
@@ -65,22 +70,23 @@ def field_of_layers(layers: Sequence[Layer], net: ImportConfig) -> tuple[Floats,
     for at, (weight, bias) in enumerate(layers):
         matrix = np.asarray(weight, np.float32)
         offset = np.zeros(len(matrix), np.float32) if bias is None else np.asarray(bias, np.float32)
-        if not spec.octaves:
-            matrix, offset = _folded(matrix, offset, net, first=at == 0, last=at == last)
+        if not spec.radiance:
+            box = net.box if at == 0 and not spec.octaves else 1.0
+            matrix, offset = _folded(matrix, offset, net, box, first=at == 0, last=at == last)
         parts += [matrix.reshape(-1), *([offset] if spec.biases else [])]
     return np.ascontiguousarray(np.concatenate(parts), np.float32), spec
 
 
 def _folded(
-    matrix: Floats, bias: Floats, net: ImportConfig, *, first: bool, last: bool
+    matrix: Floats, bias: Floats, net: ImportConfig, box: float, *, first: bool, last: bool
 ) -> tuple[Floats, Floats]:
     if last:
         bias = net.scale * bias + net.offset if (net.scale, net.offset) != (1, 0) else bias
         return (matrix if net.scale == 1 else net.scale * matrix), bias
     if net.bias_outside:
         bias = bias / (net.first_omega if first and net.first_omega else net.omega)
-    if first and net.box != 1:
-        matrix = matrix * net.box
+    if box != 1:
+        matrix = matrix * box
     if first and net.first_omega and net.first_omega != net.omega:
         factor = net.first_omega / net.omega
         return matrix * factor, bias * factor
@@ -110,17 +116,23 @@ def spec_of(layers: Sequence[Layer], net: ImportConfig) -> NetworkSpec:
         if bias is not None and np.shape(bias) != (len(weight),):
             raise InputError(f"layer {at} has {len(weight)} units and a bias {np.shape(bias)}")
     biases = all(bias is not None for _, bias in layers)
-    if net.activation == "relu":
-        return _coded(told, inputs, outputs, hidden, count, net, biases=biases)
-    if (inputs, outputs) != (3, 1):
-        raise InputError(f"its layers are {told}: a field of shapes has 3 inputs and 1 output")
+    relu = net.activation == "relu"
+    if relu and outputs == RADIANCE_OUTPUTS:
+        return _radiance(told, inputs, hidden, count, net, biases=biases)
+    wanted = 6 * net.octaves if relu and net.octaves else 3
+    if (inputs, outputs) != (wanted, 1):
+        raise InputError(
+            f"its layers are {told}: a field of shapes has {wanted} inputs and 1 output"
+            + (f"; {CODED}" if relu and outputs == 1 else "")
+        )
+    if relu:
+        return relu_spec(hidden=hidden, layers=count, octaves=net.octaves)
     return NetworkSpec(hidden=hidden, layers=count, omega=net.omega)
 
 
-def _coded(
+def _radiance(
     told: str,
     inputs: int,
-    outputs: int,
     hidden: int,
     layers: int,
     net: ImportConfig,
@@ -128,10 +140,9 @@ def _coded(
     biases: bool,
 ) -> NetworkSpec:
     octaves = net.octaves or inputs // 6
-    if (inputs, outputs) != (6 * octaves, 4):
+    if inputs != 6 * octaves:
         raise InputError(
-            f"its layers are {told}: ReLU units are read of radiance alone, which has "
-            f"6 numbers an octave as inputs and 4 outputs"
+            f"its layers are {told}: a field of radiance has 6 numbers an octave as inputs"
         )
     return radiance_spec(
         hidden=hidden, layers=layers, octaves=octaves, biases=biases, density=net.box

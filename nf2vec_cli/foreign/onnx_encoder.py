@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nf2vec_cli.core.mlp import frequencies
+from nf2vec_cli.core.mlp import coded
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.foreign.onnx_graph import Graph
 from nf2vec_cli.models.classifier import Classifier
@@ -88,7 +88,7 @@ def _normalised(graph: Graph, x: str, module: nn.BatchNorm1d) -> str:
 def _rows(graph: Graph, encoder: RowsEncoder) -> str:
     """Each weight row through one network, then the maximum: as `RowsEncoder.forward`."""
     spec = encoder.spec
-    if spec.octaves:
+    if spec.radiance:
         left = -spec.parameters % spec.hidden
         theta = graph.op("Pad", "theta", [0, 0, 0, left]) if left else "theta"
     else:
@@ -143,7 +143,7 @@ def _projected(graph: Graph, features: str, projection: Projection) -> str:
 def _probed(graph: Graph, spec: NetworkSpec, side: int) -> tuple[str, str]:
     """Read fields at the lattice: [B, 1, side, side, side], and averages over blocks [B, V]."""
     points = lattice(side)
-    h = graph.constant(_numbers(frequencies(points, spec.octaves) if spec.octaves else points))
+    h = graph.constant(_numbers(coded(points, spec.octaves)))
     at = 0
     for layer, (out, into) in enumerate(spec.shapes):
         weight = graph.shaped(graph.part("theta", at, at + out * into), 0, out, into)
@@ -153,10 +153,10 @@ def _probed(graph: Graph, spec: NetworkSpec, side: int) -> tuple[str, str]:
             h = graph.op("Add", h, graph.shaped(graph.part("theta", at, at + out), 0, 1, out))
             at += out
         if layer < spec.layers:
-            sine = not spec.octaves
+            sine = spec.activation == "sine"
             h = graph.op("Sin", graph.op("Mul", h, spec.omega)) if sine else graph.op("Relu", h)
     cube = (0, -1, side, side, side)
-    if not spec.octaves:
+    if not spec.radiance:
         field = graph.shaped(graph.op("Sigmoid", h), *cube)
         return field, _blocks(graph, field)
     power = graph.op("Exp", graph.op("Sub", graph.part(h, 3, 4, axis=2), 1.0))

@@ -23,10 +23,11 @@ def field_graph(theta: Floats, spec: NetworkSpec, kind: str, facts: Mapping[str,
     h = coded(graph, "points", spec.octaves) if spec.octaves else "points"
     for weight, bias in layers[:-1]:
         h = graph.linear(h, weight, bias)
-        h = graph.op("Relu", h) if spec.octaves else graph.op("Sin", graph.op("Mul", h, spec.omega))
+        sine = spec.activation == "sine"
+        h = graph.op("Sin", graph.op("Mul", h, spec.omega)) if sine else graph.op("Relu", h)
     raw = graph.linear(h, *layers[-1])
     outputs: dict[str, tuple[str, list[int | str]]]
-    if spec.octaves:
+    if spec.radiance:
         colour, density = radiance(graph, raw, spec.density)
         outputs = {"colour": (colour, ["M", 3]), "density": (density, ["M"])}
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from math import isfinite
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from nf2vec_cli.foreign.found import (
     transform_of,
 )
 from nf2vec_cli.foreign.tensors import as_floats, read_tensors
-from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.models.network import NetworkSpec, radiance_spec, relu_spec
 from nf2vec_cli.shapes.discover import ShapeRef
 
 # Navon et al. 2023: sine units of omega 30 in a Sequential, and 0.5 is added to the output
@@ -120,9 +120,16 @@ def _known(facts: dict[str, Any]) -> NetworkSpec:
         KeyError, TypeError, ValueError: it is none.
     """
     spec = NetworkSpec(**facts["network"])
-    sine = spec.activation == "sine" and not spec.octaves and isfinite(spec.omega)
-    relu = spec.activation == "relu" and spec.octaves > 0 and isfinite(spec.density)
-    if not (spec.omega > 0 if sine else relu and spec.density > 0):
+    hidden, layers, octaves = spec.hidden, spec.layers, spec.octaves
+    if spec.activation == "sine":
+        known, unit = NetworkSpec(hidden=hidden, layers=layers, omega=spec.omega), spec.omega
+    elif spec.radiance:
+        more: dict[str, Any] = {"biases": spec.biases, "density": spec.density}
+        known = radiance_spec(hidden=hidden, layers=layers, octaves=octaves, **more)
+        unit = spec.density if octaves > 0 else 0
+    else:
+        known, unit = relu_spec(hidden=hidden, layers=layers, octaves=octaves), 1
+    if spec != known or not 0 < unit < inf:
         raise ValueError(f"no field has the network {facts['network']}")
     return spec
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import pickle  # nosec B403 - for the name of its error alone
 import warnings
 from collections.abc import Mapping
 from pathlib import Path

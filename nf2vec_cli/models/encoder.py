@@ -120,7 +120,7 @@ class AlignedEncoder(nn.Module):
         read, self.directions = components, components
         if probes:
             self.slopes = Projection(HISTOGRAM, components)
-            channels = RADIANCE_CHANNELS if spec.octaves else 1
+            channels = RADIANCE_CHANNELS if spec.radiance else 1
             self.values = Projection(channels * (probes // 2) ** 3, components)
             read, self.directions = 3 * components, leading * components
         self.reads = read  # numbers of an object's `components`
@@ -200,7 +200,7 @@ class AlignedEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # -> [B, F], [B, V]
         """Read fields at the lattice: how they rise, and what they are in large parts."""
         side = self.probes
-        if self.spec.octaves:
+        if self.spec.radiance:
             opacity, colours = read_radiance(theta, self.spec, side, moves)
             return slope_histogram(opacity, side), coarse_radiance(opacity, colours, side)
         values = read_field(theta, self.spec, side, moves)

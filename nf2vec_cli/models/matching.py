@@ -161,7 +161,7 @@ def chance(reference: Tensor, spec: NetworkSpec, *, seed: int = 0) -> float:
 
 def _hidden(theta: Tensor, spec: NetworkSpec, biases: bool) -> Tensor:  # [B, P] -> [B, W]
     """Give the weights of the hidden matrices; of shapes, whose rows are these, biases as well."""
-    if biases and not spec.octaves:
+    if biases and not spec.radiance:
         return weight_rows(theta, spec).flatten(1)
     weights, _ = split_theta(theta, spec)
     return torch.cat([matrix.flatten(1) for matrix in weights[1:-1]], dim=1)

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+RADIANCE_OUTPUTS = 4  # red, green, blue and density
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
     """`layers` hidden layers of `hidden` units, then a linear one (paper, III).
 
     Of shapes it is a SIREN; the paper's is `NetworkSpec(hidden=512, layers=4)`, 790,529 parameters:
-    3-512-512-512-512-1. Of radiance it is `radiance_spec(...)`: ReLU units on coordinates that are
-    coded by sines and cosines of `octaves` frequencies, and, in the paper, no biases. `density`:
-    length in unit space that its densities are per; the authors' are per unit of a cube of +-0.7.
+    3-512-512-512-512-1. Fields from elsewhere may be `relu_spec(...)`. Of radiance it is
+    `radiance_spec(...)`: ReLU units on coordinates that are coded by sines and cosines of `octaves`
+    frequencies, and, in the paper, no biases. `density`: length in unit space that its densities
+    are per; the authors' are per unit of a cube of +-0.7.
 
     The flat vector theta [P] holds layer 0's matrix (out x in, row-major), layer 0's bias, layer
     1's matrix, and so on, as a PyTorch state dict would.
@@ -43,6 +46,11 @@ class NetworkSpec:
         return [(out, into) for into, out in pairwise(widths)]
 
     @property
+    def radiance(self) -> bool:
+        """Whether it gives colours and a density, not one number of a shape."""
+        return self.outputs == RADIANCE_OUTPUTS
+
+    @property
     def parameters(self) -> int:
         """P: how many numbers one field holds."""
         return sum(out * (into + self.biases) for out, into in self.shapes)
@@ -56,11 +64,16 @@ class NetworkSpec:
         return runs
 
     def as_dict(self) -> dict[str, int | float | str]:
-        """The plain form that the store keeps; what a SIREN has no use for came later."""
+        """The plain form that the store keeps; without a coding of coordinates it is shorter."""
         known = asdict(self)
         unused = {"density"} if self.density == 1 else set()
         unused |= set() if self.octaves else {"octaves", "biases", "density"}
         return {name: value for name, value in known.items() if name not in unused}
+
+
+def relu_spec(*, hidden: int, layers: int, octaves: int = 0) -> NetworkSpec:
+    """Name a network of ReLU units of a shape: points in, coded if `octaves` is not 0; one out."""
+    return NetworkSpec(6 * octaves or 3, hidden, layers, 1, 0.0, "relu", octaves)
 
 
 def radiance_spec(
@@ -71,7 +84,8 @@ def radiance_spec(
     The paper's is 64 units, 3 layers, 24 octaves, no biases: 144-64-64-64-4, 17,664 parameters
     (the authors' files have 12 more rows in the last matrix, which nothing reads).
     """
-    return NetworkSpec(6 * octaves, hidden, layers, 4, 0.0, "relu", octaves, biases, density)
+    sizes = 6 * octaves, hidden, layers, RADIANCE_OUTPUTS
+    return NetworkSpec(*sizes, 0.0, "relu", octaves, biases, density)
 
 
 def split_theta(theta: Tensor, spec: NetworkSpec) -> tuple[list[Tensor], list[Tensor]]:
@@ -97,7 +111,7 @@ def weight_rows(theta: Tensor, spec: NetworkSpec) -> Tensor:  # [B, P] -> [B, R,
     As the authors' code does it: a row is one neuron's incoming weights, each matrix is followed
     by its bias, and the first and the last layer are left out. Of radiance all layers are rows.
     """
-    if spec.octaves:  # nothing is left out; the last row is filled up with zeros, as theirs are
+    if spec.radiance:  # nothing is left out; the last row is filled up with zeros, as theirs are
         filled = pad(theta, (0, -theta.shape[1] % spec.hidden))
         return filled.view(len(theta), -1, spec.hidden)
     first = spec.hidden * (spec.inputs + 1)

@@ -11,8 +11,8 @@ from torch.nn.functional import avg_pool3d
 
 from nf2vec_cli.core.device import quick_products
 from nf2vec_cli.core.kernels import kernels_serve
-from nf2vec_cli.core.mlp import field_values, siren_values
-from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.core.mlp import field_values, tiled_values
+from nf2vec_cli.models.network import NetworkSpec
 
 CELLS = 4  # steps of a histogram along an axis; its cells are two steps wide, 5 along an axis
 # six ways along the axes and eight to the corners; twelve more to the edges told no more
@@ -62,11 +62,8 @@ def field_outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
             part = slice(start, start + step)
             found[part] = field_values(theta[part], coords[part], spec)[..., 0]
         return found
-    weights, biases = split_theta(theta, spec)
     for one in range(len(theta)):
-        found[one] = siren_values(
-            [w[one] for w in weights], [b[one] for b in biases], coords[one], spec.omega
-        )[:, 0]
+        found[one] = tiled_values(theta[one], coords[one], spec)[:, 0]
     return found
 
 

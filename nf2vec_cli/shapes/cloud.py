@@ -16,11 +16,12 @@ from nf2vec_cli.shapes.numbers import named, read_arrays, read_table, shapes_of
 from nf2vec_cli.shapes.pcd import read_pcd
 from nf2vec_cli.shapes.precheck import prechecked
 from nf2vec_cli.shapes.reasons import reasons
+from nf2vec_cli.shapes.whole import whole
 
 CLOUD_SUFFIXES = (".ply", ".xyz", ".pts", ".pcd", ".npy", ".npz")
 POINT_KEYS = ("points", "pcd", "pos", "xyz", "coords", "vertices", "pts")
 NORMAL_KEYS = ("normals", "normal", "normals_")
-FEWEST = 4  # distinct points that make a shape
+FEWEST, MOST = 4, 50_000_000  # points that make a shape; the most that are read
 Points = NDArray[np.float64]
 
 
@@ -45,9 +46,7 @@ def load_cloud(path: Path) -> Cloud:
     suffix = path.suffix.lower()
     if suffix not in CLOUD_SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is no cloud format we read")
-    data = path.read_bytes()
-    if not data or data.isspace():
-        raise InputError("the file is empty")
+    data = whole(path)
     with reasons(suffix):
         return cloud_of(*_parsed(data, suffix))
 
@@ -82,11 +81,18 @@ def points_of(arrays: dict[str, NDArray[np.generic]]) -> tuple[Points, Points | 
         raise InputError(f"it holds no array of points [M, 3], but {shapes_of(arrays)}")
     if table.dtype.kind not in "fiu":
         raise InputError(f"its points are of type {table.dtype}, not numbers")
-    points, normals = _columns(table.astype(float))
+    refuse_many(len(table))
+    points, normals = _columns(table[:, :7].astype(float))
     given = next((arrays[key] for key in NORMAL_KEYS if key in arrays), None)
     if given is not None and given.shape == points.shape and given.dtype.kind in "fiu":
         normals = given.astype(float)
     return points, normals
+
+
+def refuse_many(count: int) -> None:
+    """Refuse a cloud that would fill the memory."""
+    if count > MOST:
+        raise InputError(f"it has {count:,} points, and {MOST:,} are the most")
 
 
 def _columns(table: Points) -> tuple[Points, Points | None]:
@@ -104,6 +110,9 @@ def cloud_of(points: Points, normals: Points | None = None) -> Cloud:
     count = len(points)
     if not count:
         raise InputError("the cloud has no points")
+    refuse_many(count)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise InputError(f"its points are of the shape {points.shape[1:]}, not three numbers each")
     notes = []
     finite = np.asarray(np.isfinite(points).all(axis=1))
     points, normals = _kept(points, normals, finite)

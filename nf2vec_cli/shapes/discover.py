@@ -127,7 +127,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
             if name.startswith(".") or path.suffix.lower() not in suffixes:
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                log.warning("%s is left out: it links to a file outside %s", path, folder)
+                log.warning("%r is left out: it links to a file outside %s", str(path), folder)
                 continue
             yield path
 

@@ -7,9 +7,12 @@ from errno import EINVAL, EISDIR
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Any
 
 from nf2vec_cli.shapes.side_files import NAMING, named_files
 from nf2vec_cli.shapes.transforms import PATTERN, named_pictures
+
+BLOCK = 1 << 22  # bytes read at once
 
 
 def fingerprint(path: Path, *, kind: str = "") -> tuple[bytes, int, int]:
@@ -27,9 +30,9 @@ def fingerprint(path: Path, *, kind: str = "") -> tuple[bytes, int, int]:
         return _of_views(path)
     if not S_ISREG(stat.st_mode):  # reading a pipe would wait for ever
         raise OSError(EINVAL, "it is no regular file")
-    digest = sha256(path.read_bytes())
-    for side in named_files(path, colours=kind == "nerf"):
-        digest.update(side.read_bytes())
+    digest = sha256()
+    for file in (path, *named_files(path, colours=kind == "nerf")):
+        _add(digest, file)
     return digest.digest(), stat.st_size, stat.st_mtime_ns
 
 
@@ -41,11 +44,19 @@ def glance(path: Path, *, kind: str = "") -> tuple[int, int] | None:
     Raises:
         OSError: it cannot be read.
     """
-    if path.is_dir():
+    stat = os.stat(path)  # noqa: PTH116 (Path.stat takes longer, and a plan asks a million times)
+    if S_ISDIR(stat.st_mode):
         return _sum([file.stat() for file in _pictures(path)])
-    if path.suffix.lower() in (NAMING if kind == "nerf" else (".gltf",)):
+    if os.fspath(path).lower().endswith(NAMING if kind == "nerf" else (".gltf",)):
         return None
-    return _sum([path.stat()])
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _add(digest: Any, file: Path) -> None:
+    """Add a file's bytes, block by block: it may be larger than the memory."""
+    with file.open("rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
 
 
 def _of_views(folder: Path) -> tuple[bytes, int, int]:
@@ -54,7 +65,9 @@ def _of_views(folder: Path) -> tuple[bytes, int, int]:
     for file in files:
         name = file.relative_to(folder).as_posix()
         digest.update(sha256(name.encode("utf-8", "surrogateescape")).digest())
-        digest.update(sha256(file.read_bytes()).digest())
+        inner = sha256()
+        _add(inner, file)
+        digest.update(inner.digest())
     return digest.digest(), *_sum([file.stat() for file in files])
 
 

@@ -13,6 +13,7 @@ from nf2vec_cli.shapes.numbers import read_arrays
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.transforms import PATTERN
 from nf2vec_cli.shapes.voxels import VOXEL_SUFFIXES, Voxels, load_voxels, voxels_of
+from nf2vec_cli.shapes.whole import whole
 
 Shape = Mesh | Cloud | Voxels
 # suffixes that are looked for, by kind of field
@@ -60,9 +61,7 @@ def _load(path: Path) -> Shape:
 
 
 def _from_arrays(path: Path, suffix: str) -> Shape:
-    data = path.read_bytes()
-    if not data:
-        raise InputError("the file is empty")
+    data = whole(path)
     with reasons(suffix):
         arrays = read_arrays(data, suffix)
         if any(array.ndim == 2 and array.shape[1] >= 3 for array in arrays.values()):

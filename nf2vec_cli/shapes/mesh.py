@@ -16,8 +16,10 @@ from nf2vec_cli.shapes.clean import Mesh, clean
 from nf2vec_cli.shapes.precheck import prechecked
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.side_files import SideFiles
+from nf2vec_cli.shapes.whole import whole
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+COPIES = 10_000_000  # triangles that a scene may add by placing a mesh again and again
 Vertices = NDArray[np.float64]
 Faces = NDArray[np.int64]
 
@@ -51,16 +53,13 @@ def content(path: Path) -> tuple[bytes, str]:
     """Give a mesh file's bytes and its suffix, in small letters.
 
     Raises:
-        InputError: it is empty, or its suffix is not that of a mesh.
+        InputError: it is empty or too big, or its suffix is not that of a mesh.
         OSError: it cannot be opened.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is not a mesh format we read")
-    data = path.read_bytes()
-    if not data or data.isspace():
-        raise InputError("the file is empty")
-    return data, suffix
+    return whole(path), suffix
 
 
 def parsed(data: bytes, suffix: str, side: SideFiles, *, materials: bool = False) -> Any:
@@ -80,18 +79,17 @@ def placed_parts(scene: Any) -> Iterator[tuple[Any, Vertices, Faces]]:
 
     Raises:
         CloudFile: there are points only.
-        InputError: there are no faces, or one names a vertex that is not there.
+        InputError: there are no faces, one names a vertex that is not there, or a small file would
+            fill the memory with copies.
     """
     found = False
     points: list[Vertices] = []
+    spare = COPIES + sum(len(getattr(part, "faces", ())) for part in scene.geometry.values())
     for node in scene.graph.nodes_geometry:
         matrix, name = scene.graph[node]
         part = scene.geometry[name]
-        if not isinstance(part, trimesh.Trimesh):
+        if not isinstance(part, trimesh.Trimesh) or not len(part.faces):
             points.append(np.asarray(getattr(part, "vertices", np.empty((0, 3))), float))
-            continue
-        if not len(part.faces):
-            points.append(np.asarray(part.vertices, float))
             continue
         placed = np.asarray(part.vertices, np.float64)
         if placed.shape[1] != 3:
@@ -99,6 +97,9 @@ def placed_parts(scene: Any) -> Iterator[tuple[Any, Vertices, Faces]]:
         if not np.array_equal(matrix, np.eye(4)):
             with np.errstate(invalid="ignore", over="ignore"):
                 placed = placed @ matrix[:3, :3].T + matrix[:3, 3]
+        spare -= len(part.faces)
+        if spare < 0:
+            raise InputError(f"its scene places over {COPIES:,} copies of triangles")
         corners = np.asarray(part.faces, np.int64)
         if corners.min() < 0 or corners.max() >= len(placed):
             raise InputError("the file is corrupt: a face names a vertex that is not there")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nf2vec_cli.errors import InputError
 
-LARGEST = 4 << 30  # bytes that one packed array may unpack to
+LARGEST = 5 << 29  # bytes that packed arrays may unpack to
 Array = NDArray[np.generic]
 
 
@@ -19,7 +19,7 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, Array]:
     """Read the arrays of an .npy or .npz file by name; that of an .npy has the name "array".
 
     Raises:
-        InputError: it is cut short, corrupt, holds Python objects, or unpacks to more than 4 GiB.
+        InputError: it is cut short, corrupt, holds Python objects, or unpacks to more than 2.5 GiB.
     """
     if suffix == ".npy":
         return {"array": _array(data)}
@@ -46,11 +46,11 @@ def _array(data: bytes) -> Array:
     if dtype.hasobject:
         raise InputError("it holds Python objects, which we never load: save plain numbers")
     count = int(np.prod(shape, dtype=object)) if shape else 1
-    body = data[stream.tell() :]
-    if count * dtype.itemsize > len(body):
-        wanted = count * dtype.itemsize
-        raise InputError(f"the file is cut short: {wanted} bytes of numbers, {len(body)} there")
-    flat = np.frombuffer(body, dtype, count)
+    start = stream.tell()
+    wanted, there = count * dtype.itemsize, len(data) - start
+    if wanted > there:
+        raise InputError(f"the file is cut short: {wanted} bytes of numbers, {there} there")
+    flat = np.frombuffer(data, dtype, count, start) if wanted else np.empty(count, dtype)
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 

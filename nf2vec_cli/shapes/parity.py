@@ -11,11 +11,13 @@ import igl
 import numpy as np
 from numpy.typing import NDArray
 
+from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.orient import Faces, Vertices
 from nf2vec_cli.shapes.sample import Points
 
 LINES = 5  # each is two rays, up and down
 BLOCK = 20_000  # rays cast at once: their hits come as lists
+PROBES, LAYERS = 64, 200  # rays cast first, and the faces that one may cross on the mean
 SAME = 1e-6  # crossings of a ray this close, by faces that look one way, are one (hits are float32)
 
 
@@ -32,10 +34,14 @@ def parity(vertices: Vertices, faces: Faces, points: Points, *, lines: int = LIN
 
     A line that crosses the surface an odd number of times in all went through a hole: it has no
     vote. A point is sure if at least half of its lines vote and three of four of those agree.
+
+    Raises:
+        InputError: rays cross hundreds of faces: to count all would take hours and gigabytes.
     """
     faces = faces.astype(np.int64)
     tree = igl.AABB()
     tree.init(vertices, faces)
+    _refuse_layers(tree, vertices, faces, points)
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     odd = np.zeros(len(points), np.int64)
@@ -50,6 +56,17 @@ def parity(vertices: Vertices, faces: Faces, points: Points, *, lines: int = LIN
         odd += whole & (above % 2 == 1)
     most = np.maximum(odd, votes - odd)
     return Parity(2 * odd > votes, (2 * votes >= lines) & (4 * most >= 3 * votes))
+
+
+def _refuse_layers(tree: igl.AABB, vertices: Vertices, faces: Faces, points: Points) -> None:
+    some = points[:: max(1, len(points) // PROBES)]
+    ways = np.tile(_directions(1), (len(some), 1))
+    layers = sum(map(len, tree.intersect_ray(vertices, faces, some, ways))) / max(1, len(some))
+    if layers > LAYERS:
+        raise InputError(
+            f"its faces lie over each other in hundreds of layers (a ray crosses {layers:.0f}): "
+            "that is no surface"
+        )
 
 
 def _directions(count: int) -> NDArray[np.float64]:  # [count, 3]

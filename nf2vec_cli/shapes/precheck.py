@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 
 from nf2vec_cli.errors import InputError
@@ -21,6 +22,7 @@ def prechecked(data: bytes, suffix: str) -> bytes:
     if suffix == ".stl":
         return _stl(data)
     if suffix == ".ply":
+        _check_ascii_ply(data)
         return _as_utf8(data, data.find(b"end_header"))
     if suffix == ".glb":
         _check_glb(data)
@@ -44,6 +46,17 @@ def _as_utf8(data: bytes, end: int) -> bytes:
     except UnicodeDecodeError:
         return text.decode("latin-1").encode() + data[len(text) :]
     return data
+
+
+def _check_ascii_ply(data: bytes) -> None:
+    """Refuse text that ends before all lines are there: it would read as a smaller shape."""
+    head, found, body = data.partition(b"end_header")
+    if not found or b"format ascii" not in head:
+        return
+    counts = re.findall(rb"^\s*element\s+\S+\s+(\d+)", head, re.MULTILINE)
+    promised, there = sum(map(int, counts)), len(body.splitlines()) - 1
+    if promised > there:
+        raise InputError(f"the file is cut short: {promised} lines promised, {there} there")
 
 
 def _stl(data: bytes) -> bytes:

@@ -12,6 +12,7 @@ from trimesh.resolvers import Resolver
 
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.pictures import readable
+from nf2vec_cli.shapes.whole import LARGEST
 
 HEAVIEST = 256 << 20  # bytes of a side file
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".gif", ".webp")
@@ -118,6 +119,8 @@ def named_files(path: Path, *, colours: bool) -> list[Path]:
         colours: whether materials and textures count, or geometry only.
     """
     suffix = path.suffix.lower()
+    if path.stat().st_size > LARGEST:
+        return []
     if suffix == ".gltf":
         return _there(path.parent, _of_gltf(path, colours=colours), uri=True)
     if not colours or suffix not in NAMING:

@@ -15,6 +15,7 @@ from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.numbers import named, read_arrays, shapes_of
 from nf2vec_cli.shapes.reasons import reasons
 from nf2vec_cli.shapes.sample import Points, surface_points
+from nf2vec_cli.shapes.whole import whole
 
 VOXEL_SUFFIXES = (".npy", ".npz", ".binvox")
 GRID_KEYS = ("voxels", "grid", "occupancy", "vox", "array")
@@ -44,9 +45,7 @@ def load_voxels(path: Path) -> Voxels:
     suffix = path.suffix.lower()
     if suffix not in VOXEL_SUFFIXES:
         raise InputError(f"{path.suffix or 'a file without suffix'} is no voxel format we read")
-    data = path.read_bytes()
-    if not data:
-        raise InputError("the file is empty")
+    data = whole(path)
     with reasons(suffix):
         if suffix == ".binvox":
             return checked(*_from_binvox(data))
@@ -62,6 +61,7 @@ def voxels_of(arrays: dict[str, NDArray[np.generic]]) -> Voxels:
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 3:
         raise InputError(f"its array has shape {array.shape}: a voxel grid is [X, Y, Z]")
+    _refuse_large(array.shape)
     if array.dtype.kind not in "biuf":
         raise InputError(f"its cells are of type {array.dtype}, not numbers")
     notes: tuple[str, ...] = ()
@@ -85,15 +85,21 @@ def checked(grid: Grid, origin: Points, pitch: float, notes: tuple[str, ...] = (
     """
     if min(grid.shape) < 2:
         raise InputError(f"its grid of {grid.shape} cells has an axis with fewer than two")
-    if grid.size > MOST or max(grid.shape) ** 3 > MOST:
-        raise InputError(f"its grid of {grid.shape} cells is larger than 512 along an axis")
+    _refuse_large(grid.shape)
     if not grid.any():
         raise InputError("none of its cells is occupied")
     if grid.all():
         raise InputError("all of its cells are occupied: there is no surface in it")
-    if not (np.isfinite(origin).all() and np.isfinite(pitch) and pitch > 0):
-        raise InputError("its place or scale is no finite number")
+    if not (
+        origin.shape == (3,) and np.isfinite(origin).all() and np.isfinite(pitch) and pitch > 0
+    ):
+        raise InputError("its place is not three finite numbers, or its scale none")
     return Voxels(grid, origin, pitch, notes)
+
+
+def _refuse_large(shape: tuple[int, ...]) -> None:
+    if max(shape) ** 3 > MOST:
+        raise InputError(f"its grid of {shape} cells is larger than 512 along an axis")
 
 
 def _from_binvox(data: bytes) -> tuple[Grid, Points, float]:

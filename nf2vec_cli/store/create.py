@@ -33,6 +33,8 @@ from nf2vec_cli.store.schema import (
     Column,
 )
 
+MOST_FILES = 12_000  # of weights; columns and embeddings of a million rows are 7,400 more
+
 
 def named(path: Path) -> Path:
     """Give the same path by a name, which `.` and `..` are not."""
@@ -72,6 +74,7 @@ def create_store(
     batch: int,
     config: dict[str, Any],
     versions: dict[str, str],
+    shard_length: int = 0,
     cells: int = 0,
     imported: dict[str, str] | None = None,
 ) -> None:
@@ -85,7 +88,8 @@ def create_store(
         blocks: lengths of the runs of theta that share a scale; they add up to P.
         codec: "exact" or "compact".
         bits: of a quantised difference, 4 to 8.
-        batch: rows of a shard.
+        batch: rows that are written together.
+        shard_length: rows of a shard, a multiple of `batch`; 0: as many.
         config: settings of the fit, plain values.
         versions: what made it.
         cells: of the occupancy grid that is kept of each object, along an axis; 0: no grid and no
@@ -101,15 +105,18 @@ def create_store(
     lengths = np.asarray(blocks, np.int32)
     if lengths.sum() != len(init):
         raise ValueError(f"blocks cover {lengths.sum()} of {len(init)} parameters")
+    shard = shard_length or batch
+    if shard % batch:
+        raise ValueError(f"a shard of {shard} rows is no multiple of {batch}")
     durable = DurableStore(path)
     _array(durable, "init", init, chunks=init.shape, compressors=[ZstdCodec(level=ZSTD_LEVEL)])
     _array(durable, "blocks", lengths, chunks=lengths.shape)
     for name in ARRAYS[codec]:
-        _row_array(durable, name, len(lengths) if name == "scale" else len(init), batch)
-    add_surface(durable, batch)
+        _row_array(durable, name, len(lengths) if name == "scale" else len(init), shard)
+    add_surface(durable, shard)
     if cells:
-        _row_array(durable, GRID, cells**3 // 8, batch)
-        _row_array(durable, CAMERAS, CAMERAS_KEPT * CAMERA_NUMBERS, batch)
+        _row_array(durable, GRID, cells**3 // 8, shard)
+        _row_array(durable, CAMERAS, CAMERAS_KEPT * CAMERA_NUMBERS, shard)
     for column in COLUMNS.values():
         add_column(durable, column)
     root = zarr.open_group(durable, mode="a")
@@ -123,11 +130,25 @@ def create_store(
             "codec": codec,
             "bits": bits,
             "batch": batch,
+            "shard_length": shard,
             "config": config,
             "versions": versions,
         }
         | ({"imported": imported} if imported else {})
     )
+
+
+def shard_for(objects: int, *, batch: int, codec: str, radiance: bool = False) -> int:
+    """Choose how many rows share a file of weights, so that many objects are not many files.
+
+    Twice `batch`, and twice that again, until the files are at most MOST_FILES; a batch is written
+    into a longer shard as it comes, so that what a killed run loses stays one batch.
+    """
+    arrays = len(ARRAYS[codec]) + (len(BESIDE) if radiance else 1)
+    shard = batch
+    while arrays * objects / shard > MOST_FILES:
+        shard *= 2
+    return shard
 
 
 def init_hash(init: Floats, network: dict[str, Any]) -> str:
@@ -144,6 +165,8 @@ def _refuse_foreign(path: Path) -> None:
     if path.is_dir():
         if holds_store(path):
             raise StoreError(f"{path} holds a store already")
+        if not _may_be_group(path / "zarr.json"):
+            raise StoreError(f"{path} is not empty: its zarr.json is of no store")
         for entry in path.iterdir():
             if (
                 entry.name not in (*ours, "zarr.json")
@@ -151,6 +174,16 @@ def _refuse_foreign(path: Path) -> None:
                 and PARTIAL not in entry.name
             ):
                 raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
+
+
+def _may_be_group(file: Path) -> bool:
+    """Tell whether a run that was killed while it made a store may have left this, or nothing."""
+    if not file.exists():
+        return not file.is_symlink()
+    try:
+        return bool(json.loads(file.read_bytes())["node_type"] == "group")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _array(
@@ -174,9 +207,9 @@ def _array(
     array[:] = data
 
 
-def add_surface(store: Any, batch: int) -> None:
+def add_surface(store: Any, shard: int) -> None:
     """Make the array of surface points, without rows; `store`: the Zarr store of the group."""
-    _row_array(store, SURFACE, 3 * SURFACE_POINTS, batch)
+    _row_array(store, SURFACE, 3 * SURFACE_POINTS, shard)
 
 
 ROW_TYPES = {
@@ -189,7 +222,7 @@ ROW_TYPES = {
 }
 
 
-def _row_array(store: Any, name: str, width: int, batch: int) -> None:
+def _row_array(store: Any, name: str, width: int, shard: int) -> None:
     dtype = ROW_TYPES[name]
     size = {"bits": 4, SURFACE: 2}.get(name)
     packed = (
@@ -203,7 +236,7 @@ def _row_array(store: Any, name: str, width: int, batch: int) -> None:
         shape=(0, width),
         dtype=dtype,
         chunks=(1, width),
-        shards=(batch, width),
+        shards=(shard, width),
         compressors=[packed, Crc32cCodec()],
         filters=(),
         fill_value=0,

@@ -10,15 +10,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nf2vec_cli.errors import LockedError, StoreError
+from nf2vec_cli.store.durable import disk_faults
 
 NAME = ".nf2vec.lock"
 BEAT = 60.0  # seconds between signs of life
 DEAD = 600.0  # seconds without one, after which another host's lock is stale
+WATCHED = 90.0  # seconds without one while we look on: clocks of two hosts differ, and jump
 RETRY = 0.2
 
 
@@ -28,7 +30,7 @@ def store_lock(store: Path, *, wait: float | None = None, make: bool = False) ->
 
     The lock is the kernel's (flock) and ends with its process. The file's text tells people, and
     other hosts, whose it is: where a file system keeps flock to one host, another host's lock
-    counts as live while its file was touched in the last ten minutes.
+    counts as live while its file was touched in the last ten minutes, or is while we look on.
 
     Args:
         store: the store's folder.
@@ -37,7 +39,7 @@ def store_lock(store: Path, *, wait: float | None = None, make: bool = False) ->
 
     Raises:
         LockedError: another run holds it.
-        StoreError: the path is a file, or not there.
+        StoreError: the path is a file, not there, or cannot be written.
     """
     store = Path(store)
     if not store.exists() and not make:
@@ -47,22 +49,21 @@ def store_lock(store: Path, *, wait: float | None = None, make: bool = False) ->
         )
     if store.exists() and not store.is_dir():
         raise StoreError(f"{store} is a file, not a store")
-    store.mkdir(parents=True, exist_ok=True)
     path = store / NAME
-    until = time.monotonic() + (wait or 0)
-    while (handle := _try(path)) is None:
-        if time.monotonic() >= until:
-            raise _locked(store)
-        time.sleep(RETRY)
+    with disk_faults(path, "written"):
+        store.mkdir(parents=True, exist_ok=True)
+        handle = _taken(path, time.monotonic() + (wait or 0))
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
     try:
-        _sign(handle)
+        with disk_faults(path, "written"):
+            _sign(handle)
         beat.start()
         yield
     finally:
         stop.set()
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing that the disk does keeps a lock, or hides an error
+            path.unlink(missing_ok=True)
         os.close(handle)
 
 
@@ -89,6 +90,14 @@ def holder(store: Path) -> dict[str, Any] | None:
     }
 
 
+def after_crash(store: Path) -> bool:
+    """Tell whether the run before this one, which holds the store, may have been killed."""
+    try:
+        return bool(json.loads((store / NAME).read_text(encoding="utf-8"))["after_crash"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+
+
 def _stale(path: Path, who: dict[str, Any], silent: float) -> bool:
     if _foreign(who) and silent < DEAD:
         return False
@@ -103,6 +112,17 @@ def _stale(path: Path, who: dict[str, Any], silent: float) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def _taken(path: Path, until: float) -> int:
+    """Take the lock; a first refusal may be of one who is just leaving, or only looking."""
+    handle = _try(path)
+    while handle is None:
+        time.sleep(RETRY)
+        handle = _try(path)
+        if handle is None and time.monotonic() >= until:
+            raise _locked(path.parent)
+    return handle
 
 
 def _try(path: Path) -> int | None:
@@ -120,9 +140,20 @@ def _try(path: Path) -> int | None:
 
 
 def _alive_elsewhere(path: Path) -> bool:
+    """Tell whether another host's process has the lock: its file is touched.
+
+    A time that is long ago, or to come, may be that of another clock, so the file is watched too.
+    """
     try:
-        who = json.loads(path.read_text(encoding="utf-8") or "{}")
-        return _foreign(who) and time.time() - path.stat().st_mtime < DEAD
+        if not _foreign(json.loads(path.read_text(encoding="utf-8") or "{}")):
+            return False
+        touched = path.stat().st_mtime
+        if abs(time.time() - touched) < DEAD:
+            return True
+        until = time.monotonic() + WATCHED
+        while time.monotonic() < until and path.stat().st_mtime == touched:
+            time.sleep(RETRY)
+        return path.stat().st_mtime != touched
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -141,6 +172,7 @@ def _sign(handle: int) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.time(),
+        "after_crash": os.fstat(handle).st_size > 0,  # who ends well takes the file away
     }
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(text).encode(), 0)

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
+from nf2vec_cli.store.damage import ERRORS, ROWS, damage, small
+from nf2vec_cli.store.durable import uninterrupted
+from nf2vec_cli.store.runs import names
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Rows, Store, grouped
 
 ENCODERS, CHECKPOINTS, EMBEDDINGS, HEADS = "encoders", "checkpoints", "embeddings", "heads"
 STATE = "state"
@@ -29,10 +31,13 @@ TRAINERS = {
     f"{HEADS}/map": "map {store} B.zarr",
 }
 CHUNK = 8 << 20  # bytes of a chunk of a state
+EMBEDDED = 1024  # rows of a chunk of embeddings
 DIGEST = 16  # bytes of a field's digest
+LARGEST, WIDEST = 8 << 30, 1 << 16  # bytes of a state; numbers of an embedding
 BLOCK = 32 << 20  # bytes of embeddings that are read at once
 
 
+@uninterrupted()
 def save_state(
     store: Store, place: str, key: str, state: Mapping[str, NDArray[Any]], **facts: Any
 ) -> None:
@@ -42,6 +47,7 @@ def save_state(
     a hundred small arrays would take seconds. The group's attributes come last, so half a group is
     none.
     """
+    order = 1 + max((rank for rank, _ in _ranked(store, place)), default=(0, ""))[0]
     made = store.group.require_group(place).create_group(key, overwrite=True)
     blob = np.frombuffer(save({name: np.ascontiguousarray(a) for name, a in state.items()}), "u1")
     array = made.create_array(
@@ -53,7 +59,7 @@ def save_state(
         filters=(),
     )
     array[...] = blob
-    made.update_attributes({**facts, "complete": True})
+    made.update_attributes({**facts, "order": order, "complete": True})
 
 
 def remade_by(store: Store, place: str) -> str:
@@ -76,28 +82,48 @@ def load_state(
         group = store.group[f"{place}/{key}"]
         if not isinstance(group, zarr.Group) or not group.attrs.get("complete"):
             raise KeyError(key)
-        arrays = load(np.asarray(group[STATE][...]).tobytes())  # type: ignore[index]
+        arrays = load(_bytes(group))
     except KeyError as error:
         what = place.partition("/")[0].removesuffix("s")
         raise StoreError(f"{store.path} has no {what} {key!r}") from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except ERRORS as error:
         raise StoreError(
             f"{store.path} is damaged: {place}/{key} cannot be read: {error}",
             hint=remade_by(store, owner or place),
         ) from error
-    return arrays, dict(group.attrs)
+    facts = dict(group.attrs)
+    facts.pop("order", None)  # its place in this store, and nobody else's
+    return arrays, facts
+
+
+def _bytes(group: zarr.Group) -> bytes:
+    array: Any = group[STATE]
+    if array.dtype != np.uint8 or array.ndim != 1 or array.size > LARGEST or not small(array):
+        raise ValueError(f"{STATE} is {array.dtype} {array.shape} in chunks of {array.chunks}")
+    return np.asarray(array[...]).tobytes()
 
 
 def keys(store: Store, place: str) -> list[str]:
     """List what is kept whole, the oldest first."""
-    folder = store.path / place
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return [name for _, name in sorted(_ranked(store, place))]
+
+
+def _ranked(store: Store, place: str) -> list[tuple[tuple[int, str], str]]:
+    """List what is kept whole, each with its rank: number, or time where it has none.
+
+    Times alone would not do: a clock that was put back would make the newest encoder an old one.
+    """
+    group = store.group.get(place)
+    if not isinstance(group, zarr.Group):
+        return []
     whole = []
-    for name in names:
-        made = store.group.get(f"{place}/{name}")
-        if isinstance(made, zarr.Group) and made.attrs.get("complete"):
-            whole.append((str(made.attrs.get("ended", "")), name))
-    return [name for _, name in sorted(whole)]
+    for name in names(group):
+        with damage(store.path, f"{place}/{name}"):
+            made = group.get(name)
+            if isinstance(made, zarr.Group) and made.attrs.get("complete"):
+                order: Any = made.attrs.get("order", 0)
+                whole.append(((int(order), str(made.attrs.get("ended", ""))), name))
+    return whole
 
 
 def save_checkpoint(
@@ -119,7 +145,7 @@ def remove_checkpoints(store: Store, key: str, *, but: str = "") -> None:
     """Forget a run's states, whole or half written."""
     group = store.group.get(CHECKPOINTS)
     if isinstance(group, zarr.Group):
-        for name in list(group.group_keys()):
+        for name in names(group):
             if name.startswith(f"{key}-") and name != but:
                 del group[name]
 
@@ -129,23 +155,28 @@ class Embeddings:
 
     def __init__(self, store: Store, key: str) -> None:
         self.store, self.key = store, key
-        group = store.group.get(f"{EMBEDDINGS}/{key}")
-        if not isinstance(group, zarr.Group) or "values" not in group or "digest" not in group:
+        remade = f"`nf2vec encode {store.path} --force` makes them again"
+        with damage(store.path, f"{EMBEDDINGS}/{key}", remade):
+            group = store.group.get(f"{EMBEDDINGS}/{key}")
+            whole = isinstance(group, zarr.Group) and "values" in group and "digest" in group
+        if not isinstance(group, zarr.Group) or not whole:
             by = f" --encoder {key}" if f"{ENCODERS}/{key}" in store.group else ""
             raise StoreError(
                 f"{store.path} has no embeddings {key!r}",
                 hint=f"run `nf2vec encode {store.path}{by}` first",
             )
-        self._values: Any = group["values"]
-        self._digest: Any = group["digest"]
+        with damage(store.path, f"{EMBEDDINGS}/{key}", remade):
+            self._values: Any = group["values"]
+            self._digest: Any = group["digest"]
+            _require_form(self._values, "float32", None)
+            _require_form(self._digest, "uint8", DIGEST)
 
     @classmethod
     def open_or_make(cls, store: Store, key: str, size: int) -> Embeddings:
         """Open the embeddings of an encoder, with a slot for each row."""
         group = store.group.require_group(f"{EMBEDDINGS}/{key}")
-        length = max(store.batch, 64)
         for name, rows, width, dtype in (
-            ("values", length, size, "float32"),
+            ("values", max(store.batch, EMBEDDED), size, "float32"),
             ("digest", COLUMN_CHUNK, DIGEST, "uint8"),  # always read whole
         ):
             if name not in group:
@@ -166,34 +197,34 @@ class Embeddings:
 
     def current(self) -> Rows:
         """List the rows whose embedding is of the field that the store holds now, or is all."""
-        whole, held, wanted = self._digests()
-        found: Rows = whole[(held == wanted).all(1)]
-        return found
+        return self.compared()[0]
 
     def stale(self) -> Rows:
         """List the rows whose embedding is of another field than the store holds now."""
-        whole, held, wanted = self._digests()
-        found: Rows = whole[held.any(1) & (held != wanted).any(1)]
-        return found
+        return self.compared()[1]
 
-    def _digests(self) -> tuple[Rows, NDArray[np.uint8], NDArray[np.uint8]]:
-        """Give the rows that count, what each was embedded from [N, 16] and what it is now."""
+    def compared(self) -> tuple[Rows, Rows]:
+        """Give the rows that are current and those that are stale, by their fields' digests."""
         status = self.store.column("status")
-        whole = np.flatnonzero((status == Status.DONE) | (status == Status.EMBEDDED))
-        held = np.zeros((self.store.slots, DIGEST), np.uint8)
-        kept = np.asarray(self._digest[: self.store.slots])
+        whole = (status == Status.DONE) | (status == Status.EMBEDDED)
+        held = np.zeros((len(status), DIGEST), np.uint8)
+        with damage(self.store.path, f"{EMBEDDINGS}/{self.key}"):
+            kept = np.asarray(self._digest[: len(status)])
         held[: len(kept)] = kept
-        return whole, held[whole], self.store.column("digest")[whole]
+        same = (held == self.store.column("digest")[: len(status)]).all(1)
+        return np.flatnonzero(whole & same), np.flatnonzero(whole & ~same & held.any(1))
 
+    @uninterrupted()
     def write(self, rows: Iterable[int], values: Floats) -> None:
         """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""
         index = np.asarray(list(rows), np.int64)
-        digest = self.store.column("digest")[index]
+        digest = self.store.column("digest", index)
         for array, part in ((self._values, values), (self._digest, digest)):
-            low, high = int(index.min()), int(index.max()) + 1
-            whole = np.asarray(array[low:high])
-            whole[index - low] = part
-            array[low:high] = whole
+            for at in grouped(index, int(array.chunks[0])):
+                low, high = int(index[at].min()), int(index[at].max()) + 1
+                whole = np.asarray(array[low:high])
+                whole[index[at] - low] = part[at]
+                array[low:high] = whole
 
     def write_alone(self, rows: Iterable[int], values: Floats, **columns: Any) -> None:
         """Keep embeddings [B, E] of rows that have no field: the row's digest is the embedding's.
@@ -214,11 +245,9 @@ class Embeddings:
         """Read embeddings [B, E] of rows that are current, in their order; only their chunks."""
         index = np.asarray(list(rows), np.int64)
         found = np.empty((len(index), self.size), np.float32)
-        chunk = int(self._values.chunks[0])
-        for place in np.unique(index // chunk):
-            here = np.flatnonzero(index // chunk == place)
-            part = self._part(int(place) * chunk, (int(place) + 1) * chunk)
-            found[here] = part[index[here] - place * chunk]
+        for at in grouped(index, int(self._values.chunks[0])):
+            low, high = int(index[at].min()), int(index[at].max()) + 1
+            found[at] = self._part(low, high)[index[at] - low]
         return found
 
     def blocks(self, rows: Rows, *, size: int = BLOCK) -> Iterator[tuple[Rows, Floats]]:
@@ -248,11 +277,18 @@ class Embeddings:
     def _part(self, low: int, high: int) -> Floats:
         try:
             return np.asarray(self._values[low:high])
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             raise StoreError(
                 f"{self.store.path} is damaged: {EMBEDDINGS}/{self.key} cannot be read: {error}",
                 hint=f"`nf2vec encode {self.store.path} --force` makes them again",
             ) from error
+
+
+def _require_form(array: Any, dtype: str, width: int | None) -> None:
+    """See that an array of embeddings or digests is one, and is no larger than it can be."""
+    fits = array.ndim == 2 and array.dtype == dtype and 0 < array.shape[1] <= WIDEST
+    if not fits or array.shape[0] > ROWS or width not in (None, array.shape[1]) or not small(array):
+        raise ValueError(f"it is {array.dtype} {array.shape} in chunks of {array.chunks}")
 
 
 def own_digests(values: Floats) -> NDArray[np.uint8]:  # [B, E] -> [B, 16]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
+from warnings import catch_warnings, simplefilter
 
 import zarr
+
+STAMP = "%Y%m%dT%H%M%S%f"
 
 
 def record(
@@ -19,8 +22,9 @@ def record(
 ) -> str:
     """Keep a run as the attributes of a group of its own; its name sorts by time."""
     ended = datetime.now(UTC)
-    name = f"{ended:%Y%m%dT%H%M%S%f}-{kind}-{uuid4().hex[:6]}"
-    group.require_group("runs").create_group(
+    runs = group.require_group("runs")
+    name = f"{_after(max(names(runs), default=''), ended):{STAMP}}-{kind}-{uuid4().hex[:6]}"
+    runs.create_group(
         name,
         attributes={
             "kind": kind,
@@ -38,4 +42,19 @@ def listed(group: zarr.Group) -> list[dict[str, Any]]:
     runs = group.get("runs")
     if not isinstance(runs, zarr.Group):
         return []
-    return [{"run": name, **dict(runs[name].attrs)} for name in sorted(runs.group_keys())]
+    return [{"run": name, **dict(runs[name].attrs)} for name in sorted(names(runs))]
+
+
+def names(group: zarr.Group) -> list[str]:
+    """List the groups in a group; what is being made or removed is none, and no news either."""
+    with catch_warnings():
+        simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        return list(group.group_keys())
+
+
+def _after(newest: str, now: datetime) -> datetime:
+    """Give the time to name a run by: a clock that was put back leaves the order as it was."""
+    stamp = newest.partition("-")[0]
+    if stamp < f"{now:{STAMP}}":
+        return now
+    return datetime.strptime(stamp, STAMP) + timedelta(microseconds=1)

@@ -13,6 +13,7 @@ SURFACE_UNIT = 32767  # of int16: 1 in unit space
 GRID = "grid"  # occupied cells of each field of radiance, 8 to a byte
 CAMERAS = "cameras"  # of the pictures that it was fitted to, and of those held out
 CAMERAS_KEPT, CAMERA_NUMBERS = 64, 16  # at most, of each object; numbers of a camera
+KINDS = ("sdf", "udf", "occ", "nerf")  # of fields, as `fields.FieldName` has them
 BESIDE = (SURFACE, GRID, CAMERAS)  # arrays of a row an object that are written with its weights
 
 

@@ -19,20 +19,36 @@ def encode_text(name: str, texts: Iterable[str], width: int) -> NDArray[np.uint8
     Raises:
         InputError: an id, class or split is longer than the column.
     """
-    rows = []
-    for text in texts:
-        data = text.replace("\0", " ").encode("utf-8", "replace")
-        if len(data) > width:
-            if name in MUST_FIT:
-                raise InputError(f"{name} {text!r} is longer than {width} bytes")
-            data = data[-width:] if name in CUT_AT_START else data[:width]
-            data = data.decode("utf-8", "ignore").encode()
-        rows.append(np.frombuffer(data.ljust(width, b"\0"), np.uint8))
-    return np.stack(rows) if rows else np.empty((0, width), np.uint8)
+    rows = [_encoded(name, text, width) for text in texts]
+    return np.array(rows, f"S{width}").view(np.uint8).reshape(len(rows), width)
+
+
+def refuse_long(name: str, texts: Iterable[str], width: int) -> None:
+    """Raise InputError where a text has to fit in its column, and does not."""
+    if name in MUST_FIT:
+        for text in texts:
+            if len(text) * 4 > width:  # a character is four bytes at most
+                _encoded(name, text, width)
+
+
+def _encoded(name: str, text: str, width: int) -> bytes:
+    data = text.replace("\0", " ").encode("utf-8", "replace")
+    if len(data) <= width:
+        return data
+    if name in MUST_FIT:
+        raise InputError(f"{name} {text!r} is longer than {width} bytes")
+    data = data[-width:] if name in CUT_AT_START else data[:width]
+    return data.decode("utf-8", "ignore").encode()
 
 
 def decode_text(column: NDArray[np.uint8]) -> list[str]:
     """Decode bytes [N, width] to N texts."""
-    width = column.shape[1]
-    fixed = np.ascontiguousarray(column).view(f"S{width}")[:, 0]
-    return [text.decode("utf-8", "replace") for text in fixed.tolist()]
+    if not len(column):
+        return []
+    used = np.flatnonzero(column.any(0))
+    width = int(used[-1]) + 1 if len(used) else 1  # padding takes longer to strip than texts
+    fixed = np.ascontiguousarray(column[:, :width]).view(f"S{width}")[:, 0].tolist()
+    texts = b"\0".join(fixed).decode("utf-8", "replace").split("\0")
+    if len(texts) == len(fixed):
+        return texts
+    return [text.decode("utf-8", "replace") for text in fixed]  # of others: zeros inside a text

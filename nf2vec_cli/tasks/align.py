@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nf2vec_cli.config.align import AlignConfig
-from nf2vec_cli.core.mlp import frequencies, relu_forward, siren_forward
+from nf2vec_cli.core.mlp import coded, relu_forward, siren_forward
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.matching import chance, correlation, match_fields, moved, transformed, turned
 from nf2vec_cli.models.network import NetworkSpec, split_theta
@@ -279,8 +279,7 @@ def largest_change(a: Tensor, b: Tensor, spec: NetworkSpec, *, points: int, seed
     which numbers are added up. A difference counts as a share of the largest output above 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    sides = spec.inputs if not spec.octaves else spec.inputs // (2 * spec.octaves)
-    coords = torch.rand(1, points, sides, generator=generator) * 2 - 1
+    coords = torch.rand(1, points, 3, generator=generator) * 2 - 1
     one, other = (_outputs(theta, coords, spec) for theta in (a, b))
     return float((one - other).abs().max() / max(1.0, float(one.abs().max())))
 
@@ -289,5 +288,4 @@ def _outputs(theta: Tensor, coords: Tensor, spec: NetworkSpec) -> Tensor:
     weights, biases = split_theta(theta.double()[None], spec)
     if spec.activation == "sine":
         return siren_forward(weights, biases, coords.double(), spec.omega)
-    coded = frequencies(coords, spec.octaves) if spec.octaves else coords
-    return relu_forward(weights, biases, coded.double())
+    return relu_forward(weights, biases, coded(coords, spec.octaves).double())

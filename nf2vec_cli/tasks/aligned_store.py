@@ -128,6 +128,7 @@ class AlignedStore:
             codec="exact",
             bits=source.bits,
             batch=source.batch,
+            shard_length=source.shard_length,
             config=source.config | {"codec": "exact"},
             versions=versions(torch.device("cpu")),
             cells=source.config["grid"] if source.field == "nerf" else 0,

@@ -15,7 +15,7 @@ from torch import Tensor
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.core import optimiser
-from nf2vec_cli.core.mlp import siren_forward, siren_values
+from nf2vec_cli.core.mlp import siren_forward, tiled_values
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.fields.field import Field, field_of
 from nf2vec_cli.fields.pool import Pool
@@ -137,10 +137,7 @@ class _Shape:
         coords = torch.from_numpy(self.test.coords)
 
         def loss(theta: Theta) -> float:
-            weights, biases = split_theta(torch.from_numpy(theta)[None], spec)
-            outputs = siren_values(
-                [w[0] for w in weights], [b[0] for b in biases], coords, spec.omega
-            )
+            outputs = tiled_values(torch.from_numpy(theta), coords, spec)
             return float(loss_of(outputs[:, 0].double(), targets.double())[0].mean())
 
         ends, middle = (loss(a) + loss(b)) / 2, loss(((a + b) / 2).astype(np.float32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from nf2vec_cli.store.create import create_store
 from nf2vec_cli.store.products import DIGEST, ENCODERS, Embeddings, save_state
 from nf2vec_cli.store.schema import Entry, Status
 from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.tasks.memory import peak_memory
 from nf2vec_cli.tasks.retrieve import Search, ask, hits
 
 ENCODER = "random"
@@ -137,7 +137,7 @@ def _search(
 ) -> tuple[dict[str, Any], list[list[str]]]:
     """Search; give the figures, and for each query the ids that it found."""
     torch.set_num_threads(1)
-    idle = _peak()
+    idle = peak_memory()
     started, began = time.perf_counter(), time.process_time()
     question = ask(path, asking, Search(k=k, approximate=approximate, device="cpu"))
     opened = time.perf_counter()
@@ -150,19 +150,10 @@ def _search(
         "open_cpu_seconds": opening,
         "seconds": time.perf_counter() - opened,
         "cpu_seconds": time.process_time() - began - opening,
-        "peak_mb": _peak(),
+        "peak_mb": peak_memory(),
         "idle_mb": idle,
     }
     return figures, [found[name] for name in asking]
-
-
-def _peak() -> float:
-    """Give the most memory that this process has held, in 10^6 bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the process that this one was forked from
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _random_store(path: Path, rows: int, numbers: int, teller: Progress) -> Store:

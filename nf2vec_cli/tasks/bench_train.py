@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.loop import Loop
+from nf2vec_cli.tasks.memory import peak_memory
 from nf2vec_cli.tasks.study import Study
 from nf2vec_cli.tasks.train import training_rows
 
@@ -154,8 +154,4 @@ def _memory(device: torch.device) -> float:
     """Give the peak so far, in 10^6 bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+    return peak_memory()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.durable import uninterrupted
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.fit_object import Failed, Fitted
 from nf2vec_cli.tasks.plan import Item, Plan
@@ -42,11 +43,11 @@ def by_shard(
     items: list[Item], outcomes: Iterator[Outcome], batch: int, progress: Progress
 ) -> Iterator[list[tuple[Item, Outcome]]]:
     """Collect outcomes until a shard's are complete: a shard is written once."""
-    pairs = zip(items, outcomes, strict=True)
-    for _, group in groupby(pairs, key=lambda pair: pair[0].row // batch):
+    for _, group in groupby(items, key=lambda item: item.row // batch):
         done: list[tuple[Item, Outcome]] = []
         try:
-            for item, outcome in group:
+            for item in group:
+                outcome = next(outcomes)
                 if isinstance(outcome, Failed):
                     progress.note(f"{item.ref.id}: {outcome.reason}")
                 progress.advance(1, item.ref.id)
@@ -56,6 +57,8 @@ def by_shard(
                 yield done  # what is finished is kept
             raise
         yield done
+    for _ in outcomes:  # they end with the items, and then put away what they worked with
+        raise ValueError("there are more outcomes than objects")
 
 
 class Tally:
@@ -67,6 +70,7 @@ class Tally:
         self.failures: list[Failure] = []
         self.studies: list[dict[str, tuple[int, float]]] = []
 
+    @uninterrupted()
     def commit(self, batch: list[tuple[Item, Outcome]]) -> None:
         """Write one batch: fields first, then the objects that failed, with their reasons."""
         fitted = [(i, o) for i, o in batch if isinstance(o, Fitted)]
@@ -93,6 +97,7 @@ class Tally:
 
     def _update(self, failed: list[tuple[Item, Failed]]) -> None:
         """Keep what is known of failed objects; how much that is depends on how far they came."""
+        self.store.reopen([item.row for item, _ in failed])
         alike: dict[tuple[str, ...], list[tuple[Item, Failed]]] = {}
         for item, outcome in failed:
             alike.setdefault(tuple(outcome.columns), []).append((item, outcome))

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nf2vec_cli.config.train import TrainConfig
-from nf2vec_cli.errors import InputError, StoreError
+from nf2vec_cli.errors import InputError, StoreError, UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.create import free_name
@@ -139,6 +138,23 @@ def keep_encoder(store: Store, trained: Trained) -> None:
         save_state(store, ENCODERS, trained.key, arrays_of(trained.module), **trained.facts)
 
 
+def require_writable(file: Path) -> None:
+    """Refuse a file that cannot be written, before the work of hours.
+
+    Raises:
+        UsageFault: it is a folder, or its folder cannot be written to.
+    """
+    if file.is_dir():
+        raise UsageFault(f"{file} is a folder, and a file is to be written")
+    part = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UsageFault(f"{file} cannot be written: {error.strerror}") from error
+
+
 def write_encoder(trained: Trained, file: Path) -> None:
     """Write an encoder as a safetensors file, under another name first."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +251,7 @@ def _assembled(key: str, arrays: State, facts: dict[str, Any], *, origin: str) -
     try:
         module = AutoEncoder(NetworkSpec(**facts["network"]), _settings(facts))
         module.load_state_dict({n: torch.from_numpy(v) for n, v in arrays.items()})
-    except (ValidationError, RuntimeError, TypeError, KeyError) as error:
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise StoreError(
             f"encoder {key!r} of {origin} is of another architecture than its settings say: "

@@ -106,12 +106,9 @@ def _check(store: Store, order: Order) -> None:
         )
     if order.what == "fields" and order.one_file and order.form not in TABLES:
         raise UsageFault(f"{order.form} holds one field a file", hint="leave out `--one-file`")
-    lit = store.field == "nerf"
-    if order.what == "fields" and not order.one_file and (order.form, lit) == ("hdf5", True):
-        raise UsageFault(
-            "the authors keep radiance in folders, not in HDF5", hint="`--format nerf-folder`"
-        )
-    if order.form == "nerf-folder" and not lit:
+    if order.what == "fields" and not order.one_file and order.form == "hdf5":
+        _check_sirens(store)
+    if order.form == "nerf-folder" and store.field != "nerf":
         raise UsageFault(f"a folder of this kind holds radiance, and {store.path} {store.field}")
     if order.ids and order.what in ("encoder", "classifier"):
         raise UsageFault(f"ids have no part in the {order.what}", hint="leave out `--ids`")
@@ -119,6 +116,19 @@ def _check(store: Store, order: Order) -> None:
         h5py_module()
     elif order.form == "onnx":
         onnx_module()
+
+
+def _check_sirens(store: Store) -> None:
+    """See that the authors' HDF5, which holds numbers alone, is read as what the fields are."""
+    if store.field == "nerf":
+        raise UsageFault(
+            "the authors keep radiance in folders, not in HDF5", hint="`--format nerf-folder`"
+        )
+    if NetworkSpec(**store.network).activation != "sine":
+        raise UsageFault(
+            f"the authors' HDF5 files hold SIRENs, and {store.path} networks of ReLU units",
+            hint="`--format safetensors` names the network beside the weights",
+        )
 
 
 def _fields(store: Store, out: Path, order: Order, progress: Progress) -> Iterator[Exported]:

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from nf2vec_cli.core.kernels import kernels_serve
-from nf2vec_cli.core.mlp import field_values, siren_values, siren_values_and_slopes
+from nf2vec_cli.core.mlp import field_values, tiled_values, tiled_values_and_slopes
 from nf2vec_cli.fields.field import Field, field_of
 from nf2vec_cli.fields.pool import CLIP
-from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.transform import Affine, transform_fields
 
 Floats = NDArray[np.float32]
@@ -55,8 +55,6 @@ class FieldFunction:
             if kind != "occ":
                 self.factor = float(move.stretches[-1])
         self.theta, self.spec = flat.to(device), spec
-        weights, biases = split_theta(self.theta, spec)
-        self.weights, self.biases = [w[0] for w in weights], [b[0] for b in biases]
         self.read_back = field.read_back
         self.reach = CLIP * self.factor
 
@@ -66,14 +64,14 @@ class FieldFunction:
         if kernels_serve(self.theta):
             raw = field_values(self.theta, at[None], self.spec)[0]
         else:
-            raw = siren_values(self.weights, self.biases, at, self.spec.omega)
+            raw = tiled_values(self.theta[0], at, self.spec)
         found: Floats = self.read_back(raw[:, 0]).cpu().numpy() * np.float32(self.factor)
         return found
 
     def slopes(self, coords: Floats) -> tuple[Floats, Floats]:  # [M, 3] -> [M], [M, 3]
         """Say what the field is, and how it changes along each axis."""
         at = torch.from_numpy(coords).to(self.theta.device)
-        raw, slopes = siren_values_and_slopes(self.weights, self.biases, at, self.spec.omega)
+        raw, slopes = tiled_values_and_slopes(self.theta[0], at, self.spec)
         outputs = raw[:, 0].requires_grad_()
         values = self.read_back(outputs)
         (outer,) = torch.autograd.grad(values.sum(), outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from nf2vec_cli.models.network import NetworkSpec, radiance_init, siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.pictures import colour_of
-from nf2vec_cli.store.create import create_store, holds_store
+from nf2vec_cli.store.create import create_store, holds_store, shard_for
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
@@ -35,6 +36,8 @@ from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
 from nf2vec_cli.tasks.spread import available_cores
 
 STUDIED = 8  # objects of a run on which every codec is measured
+READING = 600.0  # seconds to read and sample an object; a mesh of millions of faces takes minutes
+SLOW = 1e9  # operations a second of a fit; a core of today does thirty times as many
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def plan_fit(
             f"{store} holds {opened.field} fields, not {field}",
             hint=f"choose another store, or `--field {opened.field}`",
         )
-    kept = FitConfig.model_validate(opened.config)
+    kept = fit_config(opened)
     if opened.imported and (
         opened.imported["init"] == UNKNOWN_INIT or opened.network != _network(field, kept).as_dict()
     ):
@@ -134,6 +137,7 @@ def fit_shapes(
     retry: bool = False,
     force: bool = False,
     wait: float | None = None,
+    limit: float | None = None,
     graphs: bool = False,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -142,8 +146,10 @@ def fit_shapes(
     Args:
         refs, store, field, config, retry, force: as for `plan_fit`.
         device: "cpu", "cuda", "cuda:N" or "auto".
-        jobs: worker processes; 0 for one a core.
+        jobs: worker processes; 0 for one a core; 1: this process, if there is no `limit`.
         wait: seconds to wait for another run's lock; None: not at all.
+        limit: seconds that an object may take before its worker is killed, and it counts as failed;
+            0: any; None: `patience`, where there are worker processes.
         graphs: several steps of the objects on a GPU as one CUDA graph.
         progress: told about each object.
 
@@ -158,9 +164,8 @@ def fit_shapes(
     _refuse_settings(refs, field, config)  # before a lock makes the folder
     with store_lock(store, wait=wait, make=True):
         plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
-        opened = _open_or_create(store, field, config)
-        for item in plan.relabelled:
-            opened.update([item.row], **_labels(item.ref))
+        opened = _open_or_create(store, field, config, len(refs))
+        opened.update([item.row for item in plan.relabelled], **_labels(plan.relabelled))
         items = _registered(opened, plan)
         jobs_of = _jobs(items, opened, field, config)
         workers = max(1, min(jobs or available_cores(), len(items)))
@@ -168,7 +173,14 @@ def fit_shapes(
         with progress:
             progress.start(len(items), "fit")
             fit = partial(fitter_of(field), graphs=True) if graphs else fitter_of(field)
-            outcomes = fit(jobs_of, opened.init, device=target, workers=workers, size=opened.batch)
+            outcomes = fit(
+                jobs_of,
+                opened.init,
+                device=target,
+                workers=workers,
+                size=opened.batch,
+                limit=limit_of(limit, jobs, field, config),
+            )
             for batch in by_shard(items, outcomes, opened.batch, progress):
                 tally.commit(batch)
         result = tally.result(plan)
@@ -180,6 +192,20 @@ def fit_shapes(
                 versions=versions(target, threads=1),
             )
     return result
+
+
+def patience(field: FieldName, config: FitConfig) -> float:
+    """Give the seconds that an object may take: to be read, and to be fitted on a slow core."""
+    points = config.step_samples if field is FieldName.nerf else config.points
+    products = 6 * config.steps * points * _network(field, config).parameters
+    return READING + products / SLOW
+
+
+def limit_of(asked: float | None, jobs: int, field: FieldName, config: FitConfig) -> float | None:
+    """Give the seconds after which an object is given up; None: it is waited for."""
+    if asked is None and jobs != 1:
+        return patience(field, config)
+    return asked or None
 
 
 def versions(device: torch.device, *, threads: int | None = None) -> dict[str, str]:
@@ -237,7 +263,7 @@ def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig |
         )
 
 
-def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
+def _open_or_create(path: Path, field: FieldName, config: FitConfig, objects: int) -> Store:
     if not holds_store(path):
         spec = _network(field, config)
         start = radiance_init if field is FieldName.nerf else siren_init
@@ -250,6 +276,10 @@ def _open_or_create(path: Path, field: FieldName, config: FitConfig) -> Store:
             codec=config.codec,
             bits=config.bits,
             batch=config.batch,
+            shard_length=config.shard_length
+            or shard_for(
+                objects, batch=config.batch, codec=config.codec, radiance=field is FieldName.nerf
+            ),
             config=config.model_dump(mode="json"),
             versions={"nf2vec": __version__, "torch": torch.__version__},
             cells=config.grid if field is FieldName.nerf else 0,
@@ -266,8 +296,9 @@ def _roots(refs: list[ShapeRef]) -> list[str]:
     return sorted({str(ref.path)[: -len(ref.source)] for ref in refs})
 
 
-def _labels(ref: ShapeRef) -> dict[str, list[str]]:
-    return {"class": [ref.class_name], "split": [ref.split]}
+def _labels(items: Sequence[Item]) -> dict[str, list[str]]:
+    refs = [item.ref for item in items]
+    return {"class": [ref.class_name for ref in refs], "split": [ref.split for ref in refs]}
 
 
 def _registered(store: Store, plan: Plan) -> list[Item]:

@@ -94,17 +94,20 @@ def fit_jobs(
     device: torch.device,
     workers: int,
     size: int,
+    limit: float | None = None,
     graphs: bool = False,
 ) -> Iterator[Fitted | Failed]:
     """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU.
 
-    graphs: several steps of those on the GPU as one CUDA graph.
+    limit: seconds that a worker may take for an object. graphs: several steps of those on the GPU
+    as one CUDA graph.
     """
     if device.type == "cpu":
-        for outcome in spread(partial(fit_object, init=init), jobs, workers=workers):
-            yield lost() if isinstance(outcome, WorkerDied) else outcome
+        work = partial(fit_object, init=init)
+        for outcome in spread(work, jobs, workers=workers, limit=limit):
+            yield lost(outcome) if isinstance(outcome, WorkerDied) else outcome
         return
-    yield from _fit_together(jobs, init, device, workers, size, graphs)
+    yield from _fit_together(jobs, init, device, workers, size, limit, graphs)
 
 
 def fit_object(job: Job, init: Theta) -> Fitted | Failed:
@@ -127,6 +130,7 @@ def _fit_together(
     device: torch.device,
     workers: int,
     size: int,
+    limit: float | None,
     graphs: bool,
 ) -> Iterator[Fitted | Failed]:
     """Prepare objects in worker processes, and fit them as one batched network on the GPU."""
@@ -142,14 +146,15 @@ def _fit_together(
     def pools() -> Iterator[tuple[Pool, int]]:
         nonlocal count
         mine, theirs = tee(chain([first], jobs))
-        for job, prepared in zip(mine, spread(prepare, theirs, workers=workers), strict=True):
+        made = spread(prepare, theirs, workers=workers, limit=limit)
+        for job, prepared in zip(mine, made, strict=True):
             if isinstance(prepared, Prepared):
                 slots.append(count)
                 known[count] = (job, prepared)
                 count += 1
                 yield prepared.pool, prepared.seed
             else:
-                slots.append(lost() if isinstance(prepared, WorkerDied) else prepared)
+                slots.append(lost(prepared) if isinstance(prepared, WorkerDied) else prepared)
 
     field, start = field_of(first.field), torch.from_numpy(init)
     began = time.process_time()
@@ -186,7 +191,7 @@ def prepare(job: Job) -> Prepared | Failed:
         columns |= {"seed": seed, "message": _remarks(replace(shape, notes=unit.notes), pool)}
     except Exception as error:  # one shape, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
-            log.exception("%s", job.path)
+            log.exception("%r", str(job.path))
         return Failed(reason_of(error), columns)
     columns["key"] = product_key(digest, job)
     return Prepared(pool, seed, columns, time.process_time() - started)
@@ -194,8 +199,9 @@ def prepare(job: Job) -> Prepared | Failed:
 
 def product_key(source_hash: bytes, job: Job) -> bytes:
     """Name the product of this source, these settings and this start: 16 bytes."""
+    left_out = {"codec", "bits", "batch", "shard_length"}  # how it is kept, not what it is
     # `crop` and `precision` came later: a product keeps the name that it had before
-    left_out = {"codec", "bits", "batch"} | ({"crop"} if job.config.crop == 1 else set())
+    left_out |= {"crop"} if job.config.crop == 1 else set()
     left_out |= {"precision"} if job.config.precision == "tf32" else set()
     left_out |= set() if job.field == FieldName.nerf else RADIANCE
     settings = job.config.model_dump_json(exclude=left_out)
@@ -240,8 +246,8 @@ def reason_of(error: BaseException) -> str:
     return f"an unexpected {type(error).__name__}: {error}"
 
 
-def lost() -> Failed:
-    return Failed("its worker process died (out of memory, or a crash in a library)", {})
+def lost(died: WorkerDied) -> Failed:
+    return Failed(str(died), {})
 
 
 def _measured(

@@ -70,23 +70,38 @@ def fitter_of(field: str) -> Callable[..., Iterator[Fitted | Failed]]:
 
 
 def fit_radiance(
-    jobs: Iterable[Job], init: Floats, *, device: torch.device, workers: int, size: int
+    jobs: Iterable[Job],
+    init: Floats,
+    *,
+    device: torch.device,
+    workers: int,
+    size: int,
+    limit: float | None = None,
 ) -> Iterator[Fitted | Failed]:
-    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU."""
+    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU.
+
+    limit: seconds that a worker may take for an object.
+    """
     if device.type == "cpu":
-        for outcome in spread(partial(fit_views, init=init), jobs, workers=workers):
-            yield lost() if isinstance(outcome, WorkerDied) else outcome
+        work = partial(fit_views, init=init)
+        for outcome in spread(work, jobs, workers=workers, limit=limit):
+            yield lost(outcome) if isinstance(outcome, WorkerDied) else outcome
     else:
-        yield from _fit_together(jobs, init, device, workers, size)
+        yield from _fit_together(jobs, init, device, workers, size, limit)
 
 
 def _fit_together(
-    jobs: Iterable[Job], init: Floats, device: torch.device, workers: int, size: int
+    jobs: Iterable[Job],
+    init: Floats,
+    device: torch.device,
+    workers: int,
+    size: int,
+    limit: float | None,
 ) -> Iterator[Fitted | Failed]:
     """Prepare objects in worker processes, and fit `size` at once as one batched network."""
     queue = iter(jobs)
     while batch := list(islice(queue, size)):
-        prepared = list(spread(prepare_views, batch, workers=workers))
+        prepared = list(spread(prepare_views, batch, workers=workers, limit=limit))
         sound = [p for p in prepared if isinstance(p, PreparedViews)]
         began = time.process_time()
         lit = iter(_optimised(sound, batch[0], init, device))
@@ -96,7 +111,7 @@ def _fit_together(
                 spent = (time.process_time() - began) / len(sound)
                 yield _measured(job, one, found, init, spent)
             else:
-                yield lost() if isinstance(one, WorkerDied) else one
+                yield lost(one) if isinstance(one, WorkerDied) else one
 
 
 def fit_views(job: Job, init: Floats) -> Fitted | Failed:
@@ -133,7 +148,7 @@ def prepare_views(job: Job) -> PreparedViews | Failed:
         }
     except Exception as error:  # one object, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
-            log.exception("%s", job.path)
+            log.exception("%r", str(job.path))
         return Failed(reason_of(error), columns)
     columns["key"] = product_key(digest, job)
     return PreparedViews(views, pool, seed, columns, time.process_time() - started)

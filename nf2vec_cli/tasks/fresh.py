@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.fields import FieldName
@@ -19,6 +18,7 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef, discover
 from nf2vec_cli.shapes.load import READABLE, load_shape
 from nf2vec_cli.store.codec import Floats, roundtrip
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encode import embedder
 from nf2vec_cli.tasks.encoders import Trained
@@ -72,7 +72,7 @@ def _read(ref: ShapeRef, store: Store) -> None:
     if store.field != FieldName.nerf:
         load_shape(ref.path, store.field)
         return
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     read_views(ref.path, config.model_copy(update={"views": 4, "size": 16}))
 
 
@@ -99,7 +99,7 @@ def embed_shapes(
         InputError: none could be fitted.
     """
     target = open_device(device)
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     work = [Job(ref.id, ref.path, store.field, config, store.init_hash) for ref in refs]
     kept: list[ShapeRef] = []
     theta: list[Floats] = []

@@ -9,7 +9,7 @@ from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.core.ranks import ALONE, Ranks
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Rows, Store, grouped
 
 HELD_BYTES = 2 << 30  # of weights that are kept in memory; above, each batch is read from the store
 
@@ -35,17 +35,15 @@ class HeldFields:
         self._place[rows] = np.arange(len(rows))
         sound = np.zeros(len(rows), np.int32)
         with ranks.together():
-            shards = np.unique(rows // store.batch)
+            shards = grouped(rows, store.batch)
             shards = shards[ranks.share(len(shards)).at]
-            mine = rows[np.isin(rows // store.batch, shards)]
-            progress.start(len(mine), "read")
-            for shard in shards:
-                part = mine[mine // store.batch == shard]
-                theta = store.weights(part)
-                sound[self._place[part]] = np.isfinite(theta).all(1)
+            progress.start(sum(map(len, shards)), "read")
+            for at in shards:
+                theta = store.weights(rows[at])
+                sound[at] = np.isfinite(theta).all(1)
                 if self._fits:
-                    self._keep(part, theta)
-                progress.advance(len(part))
+                    self._keep(rows[at], theta)
+                progress.advance(len(at))
         self.rows: Rows = rows[ranks.add(torch.from_numpy(sound)).numpy().astype(bool)]
 
     def take(self, rows: Rows) -> Floats:

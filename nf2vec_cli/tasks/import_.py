@@ -127,7 +127,7 @@ def import_fields(
         ready = _planned(listed, wanted, store)
         start, plan = ready.start, ready.plan
         if not holds_store(store):
-            make_store(store, start, ready.listed.layout)
+            make_store(store, start, ready.listed.layout, objects=len(plan.todo))
         opened = open_store(store, mode="a")
         if wanted.labels is not None:
             _relabel(opened, plan)
@@ -194,7 +194,7 @@ def _jobs(items: list[Item], ready: _Ready, store: Store) -> Iterator[ImportJob]
 
 def _outcomes(results: Iterator[Any]) -> Iterator[Fitted | Failed]:
     for result in results:
-        yield lost() if isinstance(result, WorkerDied) else result
+        yield lost(result) if isinstance(result, WorkerDied) else result
 
 
 def _registered(store: Store, plan: Plan) -> list[Item]:
@@ -209,9 +209,10 @@ def _registered(store: Store, plan: Plan) -> list[Item]:
 
 def _relabel(store: Store, plan: Plan) -> None:
     """Take over labels that a table gives; one that it does not is the file's, and stays."""
-    for item in plan.relabelled:
-        given = {"class": item.ref.class_name, "split": item.ref.split}
-        store.update([item.row], **{name: [text] for name, text in given.items() if text})
+    for name, label in (("class", "class_name"), ("split", "split")):
+        told = {item.row: getattr(item.ref, label) for item in plan.relabelled}
+        given = {row: text for row, text in told.items() if text}
+        store.update(given, **{name: list(given.values())})
 
 
 class _Close:

@@ -93,7 +93,7 @@ def import_object(job: ImportJob, init: Floats) -> Fitted | Failed:
             beside = {}
     except Exception as error:  # one object, however odd, must not end a run of thousands
         if not isinstance(error, Nf2vecError | OSError | MemoryError):
-            log.exception("%s", job.ref.path)
+            log.exception("%r", str(job.ref.path))
         return Failed(reason_of(error), columns)
     columns |= told | {"seconds": time.process_time() - started}
     return Fitted(theta, surface, columns, None, beside)
@@ -132,9 +132,11 @@ def _labels(found: Found, job: ImportJob) -> dict[str, str]:
 def told(spec: NetworkSpec) -> str:
     """Say an architecture in a few words."""
     sizes = f"{spec.inputs}-{spec.hidden}x{spec.layers}-{spec.outputs}"
-    if spec.octaves:
+    if spec.radiance:
         unit = "" if spec.density == 1 else f", densities per {spec.density:g}"
         return f"{sizes} {spec.activation}{'' if spec.biases else ', no biases'}{unit}"
+    if spec.activation == "relu":
+        return f"{sizes} relu{f', {spec.octaves} octaves' if spec.octaves else ''}"
     return f"{sizes} {spec.activation}, omega {spec.omega:g}"
 
 

@@ -14,17 +14,17 @@ from nf2vec_cli import __version__
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.config.import_ import ImportConfig
-from nf2vec_cli.core.mlp import frequencies, relu_forward
+from nf2vec_cli.core.mlp import tiled_values
 from nf2vec_cli.errors import InputError, Nf2vecError, StoreError, UsageFault
 from nf2vec_cli.foreign import LayoutName, nf2vec_h5, state_dict
 from nf2vec_cli.foreign.found import Found, checked
 from nf2vec_cli.foreign.hdf5 import SUFFIXES as H5
 from nf2vec_cli.foreign.layout import Listed, reader_of
-from nf2vec_cli.models.network import NetworkSpec, radiance_init, split_theta
-from nf2vec_cli.models.probes import field_outputs
+from nf2vec_cli.models.network import NetworkSpec, radiance_init
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.store.codec import Floats, roundtrip
-from nf2vec_cli.store.create import create_store, free_name, holds_store
+from nf2vec_cli.store.create import create_store, free_name, holds_store, shard_for
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.import_object import told
@@ -89,14 +89,14 @@ def start_of(listed: Listed, wanted: Wanted, store: Store | None) -> Start:
     fields = scout(listed, wanted)
     first = next(fields)
     kind = wanted.kind or first.kind or KINDS.get(listed.layout, "")
-    if first.spec.octaves:
+    if first.spec.radiance:
         kind = kind or "nerf"
     if not kind:
         raise UsageFault(
             f"layout {listed.layout} does not say which kind of field it holds",
             hint="`--field sdf`, udf or occ",
         )
-    if (kind == "nerf") != bool(first.spec.octaves):
+    if (kind == "nerf") != first.spec.radiance:
         raise UsageFault(f"--field {kind}: its networks are {told(first.spec)}")
     if first.spec.hidden % STEP:
         raise InputError(
@@ -115,8 +115,9 @@ def start_of(listed: Listed, wanted: Wanted, store: Store | None) -> Start:
     return Start(kind, first.spec, init, origin, config, change)
 
 
-def make_store(path: Path, start: Start, layout: str) -> None:
-    """Make the store."""
+def make_store(path: Path, start: Start, layout: str, *, objects: int) -> None:
+    """Make the store; `objects`: how many are to come."""
+    radiance = start.kind == "nerf"
     create_store(
         path,
         field=start.kind,
@@ -126,9 +127,12 @@ def make_store(path: Path, start: Start, layout: str) -> None:
         codec=start.config.codec,
         bits=start.config.bits,
         batch=start.config.batch,
+        shard_length=shard_for(
+            objects, batch=start.config.batch, codec=start.config.codec, radiance=radiance
+        ),
         config=start.config.model_dump(mode="json"),
         versions={"nf2vec": __version__, "torch": torch.__version__},
-        cells=start.config.grid if start.kind == "nerf" else 0,
+        cells=start.config.grid if radiance else 0,
         imported={"layout": layout, "init": start.origin},
     )
 
@@ -178,7 +182,7 @@ def _known(store: Store, wanted: Wanted) -> Start:
                 f"{store.path} starts its fields from another init than {wanted.init!r}",
                 hint="leave out `--init`, or name a new store",
             )
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     return Start(store.field, spec, store.init, origin, config)
 
 
@@ -191,7 +195,7 @@ def _init(asked: str | None, first: Found, net: ImportConfig) -> tuple[Floats, s
     if asked == "first":
         return first.theta, "the first field"
     if asked == "official":
-        if not spec.octaves:
+        if not spec.radiance:
             raise UsageFault(
                 "the authors' init of shapes is a file, inits/in3_out1_h512_l4.pt of their "
                 "repository",
@@ -229,7 +233,7 @@ def _config(kind: str, first: Found, codec: str) -> FitConfig:
     if kind == "nerf":
         chosen |= {"octaves": spec.octaves, "biases": spec.biases}
         chosen |= {"grid": len(first.grid)} if first.grid is not None else {}
-    else:
+    elif spec.activation == "sine":
         chosen |= {"omega": spec.omega}
     return FitConfig(**chosen)
 
@@ -248,10 +252,5 @@ def _change(fields: list[Found], init: Floats) -> float:
 
 
 def _labels(theta: Tensor, points: Tensor, spec: NetworkSpec) -> Tensor:
-    """Give fields [B, P] as numbers of 0 to 1 at points: [B, M], of radiance [B, M, 4]."""
-    with torch.no_grad():
-        if not spec.octaves:
-            return field_outputs(theta, points.expand(len(theta), -1, -1), spec).sigmoid()
-        weights, biases = split_theta(theta, spec)
-        coded = frequencies(points, spec.octaves).expand(len(theta), -1, -1)
-        return relu_forward(weights, biases, coded).sigmoid()
+    """Give fields [B, P] as numbers of 0 to 1 at points: [B, M, V]."""
+    return torch.stack([tiled_values(one, points, spec) for one in theta]).sigmoid()

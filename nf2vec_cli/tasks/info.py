@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nf2vec_cli.store.schema import Status
+from nf2vec_cli.store.damage import damage
+from nf2vec_cli.store.schema import COLUMNS, Status
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
 from nf2vec_cli.tasks.learnt import EncoderRow, HeadRow, encoder_rows, head_rows
 
@@ -48,8 +50,14 @@ class StoreInfo:
 def store_info(path: Path) -> StoreInfo:
     """Sum up a store."""
     store = open_store(path)
-    rows = store.rows()
-    status = store.column("status")[rows]
+    with damage(path, "what it says of itself"):
+        return _info(path, store)
+
+
+def _info(path: Path, store: Store) -> StoreInfo:
+    slots = store.column("status")
+    rows = np.flatnonzero(slots != Status.EMPTY)
+    status = slots[rows]
     done = rows[status == Status.DONE]
     size = sum(store.storage().values())
     runs = store.runs()
@@ -73,7 +81,7 @@ def store_info(path: Path) -> StoreInfo:
         format_version=store.format_version,
         runs=len(runs),
         last_run=runs[-1]["ended"] if runs else None,
-        classes=_classes(store, rows),
+        classes=_classes(store, slots != Status.EMPTY),
         encoders=encoder_rows(store),
         heads=head_rows(store),
     )
@@ -81,9 +89,11 @@ def store_info(path: Path) -> StoreInfo:
 
 def _network(network: dict[str, Any]) -> str:
     sizes = f"{network['inputs']}-{network['hidden']}x{network['layers']}-{network['outputs']}"
+    if network.get("activation", "sine") == "sine":
+        return f"SIREN {sizes}, omega {network['omega']:g}"
     octaves = network.get("octaves", 0)
     if not octaves:
-        return f"SIREN {sizes}, omega {network['omega']:g}"
+        return f"ReLU {sizes}"
     return f"ReLU {sizes}, {octaves} octaves, {'' if network['biases'] else 'no '}biases"
 
 
@@ -115,7 +125,8 @@ def object_rows(
     more = ("psnr", "faces", "source", "message")
     column = {name: store.column(name) for name in (*names, *more)}
     for row in rows:
-        status = Status(int(column["status"][row]))
+        with damage(path, "column 'status'"):
+            status = Status(int(column["status"][row]))
         if failed and status not in (Status.FAILED, Status.QUARANTINED):
             continue
         if open_surfaces and not (status is Status.DONE and column["watertight"][row] == 0):
@@ -152,6 +163,8 @@ def storage_info(path: Path) -> StorageInfo:
     store = open_store(path)
     sizes = store.storage()
     done = len(store.rows(Status.DONE))
+    with damage(path, "its record of runs"):
+        codecs = _codecs(store)
     return StorageInfo(
         store=str(path),
         objects=done,
@@ -160,7 +173,7 @@ def storage_info(path: Path) -> StorageInfo:
             {"array": name, "bytes": size, "per_object": size / max(done, 1)}
             for name, size in sorted(sizes.items(), key=lambda item: -item[1])
         ],
-        codecs=_codecs(store),
+        codecs=codecs,
     )
 
 
@@ -204,9 +217,21 @@ def _worst_low(values: Any) -> dict[str, float]:
     return {"median": float(middle), "p5": float(low), "worst": float(worst)}
 
 
-def _classes(store: Store, rows: Any) -> list[dict[str, Any]]:
-    classes, splits = store.column("class"), store.column("split")
-    counts = Counter((classes[row], splits[row]) for row in rows)
+def _classes(store: Store, there: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    found: Counter[bytes] = Counter()
+    for start, (class_names, splits) in store.sections("class", "split"):
+        # counted as bytes: to decode a million names and pair them takes longer than all the rest
+        mine = there[start : start + len(splits)]  # not of what another run adds meanwhile
+        both = np.concatenate([splits, class_names], axis=1)[: len(mine)][mine]
+        found.update(both.view(f"S{both.shape[1]}")[:, 0].tolist())
+    width = COLUMNS["split"].width
+    labels = [
+        [part.rstrip(b"\0").decode("utf-8", "replace") for part in (text[width:], text[:width])]
+        for text in found
+    ]
+    counts = Counter[tuple[str, str]]()
+    for text, (name, split) in zip(found, labels, strict=True):
+        counts[name, split] += found[text]
     columns = sorted({split for _, split in counts}, key=_split_order)
     return [
         {"class": name or "(none)"}

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS, write_bytes, write_shape
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.look import picture_of_radiance, up_axis
 from nf2vec_cli.tasks.open_fields import open_fields
@@ -126,7 +126,7 @@ def _stops(
 ) -> Iterator[_Stop]:
     form = NATURAL[store.field]
     transform = store.column("transform")[list(rows)]
-    cells = FitConfig.model_validate(store.config).voxels
+    cells = fit_config(store).voxels
     natural, up = cells if form is Form.voxels else MESH_RESOLUTION, up_axis(store)
     for origin in origins:
         fields = open_fields(

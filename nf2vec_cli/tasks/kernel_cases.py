@@ -18,7 +18,7 @@ from nf2vec_cli.core.mlp import (
     field_values,
     field_values_twin,
     siren_gradient,
-    siren_values,
+    tiled_values,
 )
 from nf2vec_cli.core.neighbours import SPARE, best_rows, best_rows_twin
 from nf2vec_cli.core.rows_pool import rows_pool, rows_pool_twin
@@ -27,7 +27,6 @@ from nf2vec_cli.models.network import (
     radiance_init,
     radiance_spec,
     siren_init,
-    split_theta,
 )
 
 NUMBER = 4  # bytes
@@ -54,15 +53,18 @@ def cases(device: torch.device, precision: str) -> Iterator[Case]:
     draw = torch.Generator(device=device).manual_seed(0)
     wide = NetworkSpec(hidden=512, layers=4, omega=30.0)
     small = NetworkSpec(hidden=128, layers=4, omega=30.0)
-    many = 16 if device.type == "cuda" else 1  # on a CPU, objects are fitted one by one
+    # a CPU fits objects one by one; what fills a GPU, and is more than its caches hold
+    many, points, rays, gallery = (64, 1 << 17, 100_000, 1 << 20)
+    if device.type == "cpu":
+        many, points, rays, gallery = (1, 1 << 14, 10_000, 100_000)
     yield from (mlp_step(spec, many, precision, draw) for spec in (small, wide))
     yield mlp_values(small, many, 1 << 16, precision, draw)
     nerf = radiance_spec(hidden=64, layers=3, octaves=4, biases=False)
     yield mlp_values(nerf, many, 1 << 16, precision, draw)
     yield pooled_rows(many, precision, draw)
-    yield decoded(precision, draw)
-    yield from rendered(draw)
-    yield neighbours(draw)
+    yield decoded(points, precision, draw)
+    yield from rendered(rays, draw)
+    yield neighbours(gallery, draw)
 
 
 def mlp_step(spec: NetworkSpec, objects: int, precision: str, draw: torch.Generator) -> Case:
@@ -100,11 +102,9 @@ def mlp_values(
     theta = _start(spec, objects, draw.device)
     coords = _uniform((objects, points, 3), draw)
     ours = partial(field_values, theta, coords, spec, precision)
-    if not theta.is_cuda and spec.activation == "sine":
-        weights, biases = (  # as `reconstruct` has it: one field, tiles that stay in the cache
-            [part[0] for part in parts] for parts in split_theta(theta, spec)
-        )
-        ours = partial(siren_values, weights, biases, coords[0], spec.omega)
+    if not theta.is_cuda and not spec.radiance:
+        # as `reconstruct` has it: one field, tiles that stay in the cache
+        ours = partial(tiled_values, theta[0], coords[0], spec)
     flops = 2 * objects * points * sum(o * i for o, i in spec.shapes)
     moved = theta.numel() + coords.numel() + objects * points * spec.outputs
     return Case(
@@ -134,9 +134,9 @@ def pooled_rows(objects: int, precision: str, draw: torch.Generator) -> Case:
     )
 
 
-def decoded(precision: str, draw: torch.Generator) -> Case:
+def decoded(points: int, precision: str, draw: torch.Generator) -> Case:
     """The paper's decoder at a block of a grid; what the embedding adds is at hand."""
-    points, hidden, octaves = 1 << 14, 512, 10
+    hidden, octaves = 512, 10
     coded = 3 + 6 * octaves
     scale = hidden**-0.5
     layers = (
@@ -161,9 +161,9 @@ def decoded(precision: str, draw: torch.Generator) -> Case:
     )
 
 
-def rendered(draw: torch.Generator) -> Iterator[Case]:
+def rendered(rays: int, draw: torch.Generator) -> Iterator[Case]:
     """March through a ball in a grid of 128^3, and add up what the samples show."""
-    rays, samples, side = 10_000, 1_024, 128
+    samples, side = 1_024, 128
     at = torch.linspace(-1, 1, side, device=draw.device)
     x, y, z = torch.meshgrid(at, at, at, indexing="ij")
     grid = x.square() + y.square() + z.square() < 0.5
@@ -194,9 +194,9 @@ def rendered(draw: torch.Generator) -> Iterator[Case]:
     )
 
 
-def neighbours(draw: torch.Generator) -> Case:
-    """The candidates of 100 queries among 100,000 embeddings."""
-    asked, rows, numbers, k = 100, 100_000, 1_024, 10 + SPARE
+def neighbours(rows: int, draw: torch.Generator) -> Case:
+    """The candidates of 100 queries among many embeddings."""
+    asked, numbers, k = 100, 1_024, 10 + SPARE
     queries, gallery = _uniform((asked, numbers), draw), _uniform((rows, numbers), draw)
     scale, shift = 1 / gallery.norm(dim=1), gallery.new_zeros(rows)
 
@@ -214,7 +214,7 @@ def neighbours(draw: torch.Generator) -> Case:
 
 
 def _start(spec: NetworkSpec, objects: int, device: torch.device) -> Tensor:
-    init: Any = radiance_init if spec.octaves else siren_init
+    init: Any = siren_init if spec.activation == "sine" else radiance_init
     one: Tensor = init(spec, seed=0)
     return one.to(device).repeat(objects, 1)
 

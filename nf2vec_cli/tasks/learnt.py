@@ -48,8 +48,7 @@ def encoder_rows(store: Store) -> tuple[EncoderRow, ...]:
         facts: Any = store.group[f"{ENCODERS}/{key}"].attrs.asdict()
         arch, field = facts.get("config", {}).get("encoder_arch"), facts.get("field")
         try:
-            kept = Embeddings(store, key)
-            embedded, stale = len(kept.current()), len(kept.stale())
+            embedded, stale = map(len, Embeddings(store, key).compared())
         except StoreError:  # it has embedded nothing
             embedded = stale = 0
         rows.append(EncoderRow(key, arch, field, embedded, stale, facts.get("ended")))

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.orbit import RADIUS, focal_length, orbit
 from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.radiance import read_cameras
 from nf2vec_cli.store.schema import CAMERAS, Status
 from nf2vec_cli.store.store import Store
@@ -44,7 +44,7 @@ class Look:
 def looks(store: Store, *, resolution: int) -> Looks:
     """Say how a store's fields are drawn; resolution: grid points of meshes and clouds."""
     form = NATURAL[store.field]
-    cells = FitConfig.model_validate(store.config).voxels
+    cells = fit_config(store).voxels
     at = cells if form is Form.voxels else resolution
     return Looks(store.field, form, at, up_axis(store))
 

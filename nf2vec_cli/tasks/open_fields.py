@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.transform import Affine
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.radiance import read_grids, unpack_grids
 from nf2vec_cli.store.schema import GRID, Status
@@ -71,11 +71,12 @@ def open_fields(
     Raises:
         StoreError: there are no embeddings.
         DeviceError: the device is not there.
-        UsageFault: embeddings, or radiance, are to be moved.
+        UsageFault: embeddings, or fields on coded coordinates, are to be moved.
     """
-    if move is not None and store.field == "nerf":
+    if move is not None and store.network.get("octaves"):  # radiance has no other
+        what = "of radiance" if store.field == "nerf" else "on coded coordinates"
         raise UsageFault(
-            "a field of radiance cannot be moved by its weights", hint="leave out `--transform`"
+            f"a field {what} cannot be moved by its weights", hint="leave out `--transform`"
         )
     target = open_device(device)
     if origin is Origin.weights:
@@ -103,7 +104,7 @@ def fitted(store: Store, theta: Floats, beside: Mapping[str, NDArray[Any]]) -> S
     if store.field != "nerf":
         return FieldFunction(theta, spec, store.field)
     grid = unpack_grids(beside[GRID][None])[0]
-    return RadianceField(theta, spec, grid, FitConfig.model_validate(store.config).samples)
+    return RadianceField(theta, spec, grid, fit_config(store).samples)
 
 
 def decoded(
@@ -118,7 +119,7 @@ def decoded(
     one = torch.from_numpy(z).to(device)
     if store.field != "nerf":
         return DecodedField(decoder, one, store.field)
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     samples, cells = config.samples, config.grid
     return DecodedRadiance(decoder, one, samples=samples, cells=cells, backend=renderer)
 
@@ -134,7 +135,7 @@ class _Weights:
         self.device, self.store, self.spec = device, store, NetworkSpec(**store.network)
         self.move, self.renderer = frame_of(move, store.field), renderer
         self.rows = store.rows(Status.DONE)
-        self.samples = FitConfig.model_validate(store.config).samples
+        self.samples = fit_config(store).samples
 
     def require(self, rows: Rows) -> None:
         require_fitted(self.store, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.capture import Repeated
+from nf2vec_cli.core.device import quick_products
 from nf2vec_cli.core.mlp import Gradient, field_values, siren_gradient
 from nf2vec_cli.core.optimiser import Adam, Muon
 from nf2vec_cli.fields.field import Field
@@ -121,8 +123,10 @@ class _Batch:
         self.coords[place] = torch.from_numpy(pool.coords)
         self.values[place] = torch.from_numpy(pool.values)
         self.targets[place] = self.field.labels(self.values[place])
+        drawn = np.zeros((self.config.steps, self.draws.shape[2]), np.int64)
         for step, chosen in enumerate(draw_points(pool, seed, self.counts, self.config)):
-            self.draws[step, place, : len(chosen)] = torch.from_numpy(chosen)
+            drawn[step, : len(chosen)] = chosen
+        self.draws[:, place] = torch.from_numpy(drawn)  # at once: a copy to a GPU takes its time
         if self.config.target_error:
             near = np.flatnonzero(pool.near)
             # even steps through the Morton order: the whole shape
@@ -133,10 +137,13 @@ class _Batch:
 
     def step(self) -> list[int]:
         """Move every object, by a step or a graph of them; return places of what is finished."""
-        if self.many is not None:
-            self.many()
-        else:
-            self._move(int(self.counts[np.minimum(self.done, self.config.steps - 1)].max()))
+        # a CPU's setting is that of the process
+        on_gpu = self.theta.is_cuda and self.config.precision != "float32"
+        with quick_products() if on_gpu else nullcontext():
+            if self.many is not None:
+                self.many()
+            else:
+                self._move(int(self.counts[np.minimum(self.done, self.config.steps - 1)].max()))
         self.done += self.stride
         return [p for p, done in enumerate(self.done) if done >= self.config.steps or self._good(p)]
 

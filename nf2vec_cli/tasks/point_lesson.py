@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.ranks import Share
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.shapes.cloud import Cloud
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.held import HeldFields
@@ -38,7 +38,7 @@ class PointLesson:
     def __init__(self, store: Store, fields: HeldFields, count: int) -> None:
         self.store, self.fields, self.count = store, fields, count
         self.field = field_of(store.field)
-        self.point_loss = self.field.point_loss(FitConfig.model_validate(store.config))
+        self.point_loss = self.field.point_loss(fit_config(store))
         self.teacher: Teacher = FieldTeacher(store, fields)
         self._held: Points | None = None
 

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.march import Rays
 from nf2vec_cli.core.render import camera_rays
 from nf2vec_cli.errors import StoreError
@@ -17,6 +16,7 @@ from nf2vec_cli.metrics import Points
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.store.codec import Floats
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.radiance import Cameras, read_cameras, read_grids
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
@@ -52,7 +52,7 @@ def lens_of(store: Store, rows: NDArray[np.int64] | None = None) -> Lens | None:
             f"{store.path} holds embeddings alone: it keeps no cameras to look at them by",
             hint="name the store that was fitted: `nf2vec info STORE` tells",
         )
-    return Lens(read_cameras(store, known[:1])[0], FitConfig.model_validate(store.config).samples)
+    return Lens(read_cameras(store, known[:1])[0], fit_config(store).samples)
 
 
 def picture_rays(cameras: Cameras, at: int, pixels: int) -> tuple[Rays, tuple[int, int]]:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.composite import composite
 from nf2vec_cli.core.march import Rays, at_cells, march
@@ -16,6 +15,7 @@ from nf2vec_cli.core.ranks import Share
 from nf2vec_cli.fields.nerf import FOREGROUND, radiance_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.radiance import Cameras
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.radiance_cloud import picture_psnr, psnr_of
@@ -55,7 +55,7 @@ class RayLesson:
     def __init__(self, store: Store, config: TrainConfig) -> None:
         self.store, self.config = store, config
         self.spec = NetworkSpec(**store.network)
-        self.samples = FitConfig.model_validate(store.config).samples
+        self.samples = fit_config(store).samples
         self._beside: dict[int, tuple[Tensor, Cameras]] = {}
         self._looks: list[tuple[Rays, Tensor, Tensor]] = []
 

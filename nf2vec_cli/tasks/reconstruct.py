@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.transform import Affine, parse_transform
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
 from nf2vec_cli.tasks.picture_object import Film, Filmed, Shoot, compared, shoot
@@ -155,7 +155,7 @@ def _chores(
         return
     names = ("id", "source", "transform", "hash", "copy", "seed", "cells")
     column: dict[str, Any] = {name: store.column(name) for name in names}
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     form = wanted.form
     assert form is not None  # _completed sees to it
     for row in rows:

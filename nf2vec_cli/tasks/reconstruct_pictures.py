@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.errors import ConfigError, UsageFault
 from nf2vec_cli.shapes.camera_file import read_cameras
 from nf2vec_cli.shapes.pictures import colour_of
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.look import WHITE, up_axis
 from nf2vec_cli.tasks.open_fields import Fields
@@ -33,7 +33,7 @@ def shoots(
     """Give a job for each row: pictures at OUT/ID/, or a turntable OUT/ID.suffix."""
     names = ("id", "source", "transform", "hash")
     column: dict[str, Any] = {name: store.column(name) for name in names}
-    config, up = FitConfig.model_validate(store.config), film.up or up_axis(store)
+    config, up = fit_config(store), film.up or up_axis(store)
     for row in rows:
         field = fields.at(int(row))
         assert isinstance(field, Renderable)

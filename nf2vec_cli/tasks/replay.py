@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.core.march import Rays
 from nf2vec_cli.errors import StoreError
@@ -21,12 +20,13 @@ from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.fingerprint import fingerprint
 from nf2vec_cli.store.codec import Floats, decode, digests, encode
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.radiance import read_cameras, read_grids, unpack_grids
 from nf2vec_cli.store.schema import GRID
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.aligned_store import KIND as ALIGNED
 from nf2vec_cli.tasks.field_function import FieldFunction
-from nf2vec_cli.tasks.fit import versions
+from nf2vec_cli.tasks.fit import limit_of, versions
 from nf2vec_cli.tasks.fit_object import (
     Failed,
     Fitted,
@@ -127,7 +127,14 @@ def replay(
     with progress or Silent() as teller:
         teller.start(len(rows), "refit")
         outcomes = iter(
-            fit(iter(sound), store.init, device=target, workers=workers, size=store.batch)
+            fit(
+                iter(sound),
+                store.init,
+                device=target,
+                workers=workers,
+                size=store.batch,
+                limit=limit_of(None, jobs, FieldName(store.field), record.config),
+            )
         )
         for row, job in found.items():
             yield record.compared(row, job, next(outcomes)) if isinstance(job, Job) else job
@@ -140,7 +147,7 @@ class _Record:
     def __init__(self, store: Store, sources: Path | None, told: str) -> None:
         self.store, self.told = store, told
         self.roots = (sources,) if sources else roots_of(store)
-        self.config = FitConfig.model_validate(store.config)
+        self.config = fit_config(store)
         names = ("id", "source", "copy", "seed", "hash", "key", "digest", "error", "steps")
         self.column: dict[str, Any] = {name: store.column(name) for name in names}
         self.fail = partial(Replayed, verdict=Verdict.impossible, versions=told)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import contextmanager
-from multiprocessing import get_context
 from typing import Any
 
 import torch
 
+from nf2vec_cli.tasks.workers import WorkerDied, Workers
+
+__all__ = ["WorkerDied", "available_cores", "one_thread", "spread"]
 WAITING = 2  # jobs handed out ahead, for each worker
-
-
-class WorkerDied(Exception):
-    """A worker process ended in the middle of a job: out of memory, or a crash in a library."""
 
 
 def available_cores() -> int:
@@ -25,73 +22,42 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(work: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int) -> Iterator[Any]:
+def spread(
+    work: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    *,
+    workers: int,
+    limit: float | None = None,
+) -> Iterator[Any]:
     """Yield `work(job)` for each job, in the order of the jobs.
 
     Each job runs with one thread, since two threads of one fit get in each other's way and two
     processes do not, so a result is the same bits for any number of workers. A job whose worker
     died yields WorkerDied; the others go on.
+
+    Args:
+        work: a function that a worker can import.
+        jobs: its arguments, one each.
+        workers: processes.
+        limit: seconds that a job may take before its worker is killed; None: any, and one worker
+            is this process, which shares the fate of its jobs.
     """
-    if workers <= 1:
+    if workers <= 1 and limit is None:
         with one_thread():
             for job in jobs:
                 yield work(job)
         return
-    pool = _pool(workers)
-    waiting: deque[tuple[Any, Future[Any]]] = deque()
-    queue = iter(jobs)
+    pool = Workers(work, workers, limit=limit)
+    waiting: deque[Future[Any]] = deque()
     try:
-        while True:
-            for job in queue:
-                waiting.append((job, _submit(pool, work, job)))
-                if len(waiting) >= workers * WAITING:
-                    break
-            if not waiting:
-                return
-            job, future = waiting.popleft()
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                # any job under way may be to blame: run each alone to find out
-                suspects = [job, *(other for other, _ in waiting)]
-                waiting.clear()
-                pool.shutdown(wait=False, cancel_futures=True)
-                for suspect in suspects:
-                    yield _alone(work, suspect)
-                pool = _pool(workers)
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) >= workers * WAITING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-
-
-def _submit(pool: ProcessPoolExecutor, work: Callable[[Any], Any], job: Any) -> Future[Any]:
-    try:
-        return pool.submit(work, job)
-    except BrokenProcessPool as error:
-        broken: Future[Any] = Future()
-        broken.set_exception(error)
-        return broken
-
-
-def _alone(work: Callable[[Any], Any], job: Any) -> Any:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(work, job).result()
-        except BrokenProcessPool:
-            return WorkerDied()
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a forked torch may hang in its thread pool
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the workers
-    torch.set_num_threads(1)
+        pool.close()
 
 
 @contextmanager

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.ranks import ALONE, Ranks, Share
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.probes import field_outputs
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.fit_object import Failed, Job, Prepared, prepare
 from nf2vec_cli.tasks.held import HeldFields
@@ -129,7 +129,7 @@ def _sampled(
     for row, job, made in zip(rows, jobs, spread(prepare, jobs, workers=workers), strict=True):
         progress.advance(1, job.id)
         if not isinstance(made, Prepared):
-            reason = made.reason if isinstance(made, Failed) else "its worker process died"
+            reason = made.reason if isinstance(made, Failed) else str(made)
             raise StoreError(f"{job.id!r} cannot be sampled again: {reason}", hint=WAYS)
         if np.asarray(made.columns["hash"]).tobytes() != _hash(store, row):
             raise StoreError(f"{job.path} has changed since it was fitted", hint=WAYS)
@@ -141,7 +141,7 @@ def _sampled(
 
 
 def _jobs(store: Store, rows: Rows, sources: Path | None) -> Iterator[Job]:
-    config = FitConfig.model_validate(store.config)
+    config = fit_config(store)
     roots = (sources,) if sources else roots_of(store)
     names, places, copies = (store.column(n) for n in ("id", "source", "copy"))
     for row in rows:

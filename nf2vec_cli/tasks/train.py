@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ from nf2vec_cli.store.products import (
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.embedded import splits_of
-from nf2vec_cli.tasks.encoders import open_encoder, require_known_init, write_encoder
+from nf2vec_cli.tasks.encoders import (
+    open_encoder,
+    require_known_init,
+    require_writable,
+    write_encoder,
+)
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.loop import Loop, State, arrays_of
@@ -124,12 +130,14 @@ def train_encoder(
 
     Raises:
         StoreError: there are too few fields, or a source is gone that is to be asked.
-        UsageFault: there are more processes than objects in a batch.
+        UsageFault: `out` cannot be written, or there are more processes than objects in a batch.
         LockedError: another run is writing.
     """
     with ExitStack() as held:
         ranks = held.enter_context(open_ranks(device, wait=wait))
         _refuse_ranks(ranks, config)
+        if out is not None:
+            ranks.lead(partial(require_writable, out))
 
         def taken() -> Store:
             held.enter_context(store_lock(path, wait=wait))
@@ -149,6 +157,7 @@ def train_encoder(
             ranks.lead(lambda: _keep(study, loop, key, skipped))
 
         def kept() -> TrainResult:
+            remove_checkpoints(store, key)  # those too of a run that was killed just here
             trained = open_encoder(store, key)
             if out is not None:
                 write_encoder(trained, out)
@@ -229,4 +238,3 @@ def _keep(study: Study, loop: Loop, key: str, skipped: int) -> None:
         ended=datetime.now(UTC).isoformat(),
         versions=versions(study.device),
     )
-    remove_checkpoints(store, key)

@@ -124,6 +124,7 @@ def test_other_settings_than_the_stores_are_refused(run, folder, fitted):
         ("steps=0", "steps: Input should be greater than 0 (got 0)"),
         ("stepps=3", "the nearest is steps"),
         ("points=200000", "cannot exceed pool"),
+        ("shard_length=100", "no multiple of batch (64)"),
     ],
 )
 def test_a_bad_setting_is_code_3_and_makes_no_store(run, folder, tmp_path, setting, words):

@@ -5,14 +5,23 @@ import torch
 from nf2vec_cli.core import sine
 from nf2vec_cli.core.mlp import (
     SirenGradient,
+    field_gradient_twin,
+    field_values_twin,
     frequencies,
     relu_forward,
     siren_forward,
-    siren_values,
-    siren_values_and_slopes,
+    tiled_values,
+    tiled_values_and_slopes,
 )
 from nf2vec_cli.fields.loss import cross_entropy
-from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta
+from nf2vec_cli.models.network import (
+    NetworkSpec,
+    radiance_init,
+    radiance_spec,
+    relu_spec,
+    siren_init,
+    split_theta,
+)
 
 SPEC = NetworkSpec(hidden=48, layers=3)
 
@@ -94,23 +103,41 @@ def test_nan_in_one_object_stays_in_that_object():
     assert torch.equal(engine.grad[[0, 2]], clean.grad[[0, 2]])
 
 
+def one_field(spec):
+    """Give theta [P] of a network of any kind, with biases that are something."""
+    if spec.activation == "sine":
+        return siren_init(spec, seed=1)
+    theta = radiance_init(spec, seed=1)
+    return theta + 0.05 * torch.randn(len(theta), generator=torch.Generator().manual_seed(1))
+
+
+KINDS = {
+    "sine": SPEC,
+    "sine, 4 outputs": NetworkSpec(hidden=48, layers=3, outputs=4),
+    "relu": relu_spec(hidden=48, layers=3),
+    "relu, coded": relu_spec(hidden=48, layers=3, octaves=4),
+    "relu, no biases": NetworkSpec(3, 48, 3, 2, 0.0, "relu", biases=False),
+    "radiance": radiance_spec(hidden=48, layers=3, octaves=6, biases=False),
+}
+of_each_kind = pytest.mark.parametrize("spec", KINDS.values(), ids=KINDS)
+
+
+@of_each_kind
 @pytest.mark.parametrize("tile", [7, 4096])
-def test_values_equal_the_twin(tile):
-    theta, coords, _ = problem(1, 100)
-    weights, biases = split_theta(theta, SPEC)
+def test_values_equal_the_twin(spec, tile):
+    theta, (coords,) = one_field(spec), problem(1, 100)[1]
 
-    values = siren_values([w[0] for w in weights], [b[0] for b in biases], coords[0], 30.0, tile)
+    values = tiled_values(theta, coords, spec, tile)
 
-    expected = siren_forward(weights, biases, coords)[0]
+    expected = field_values_twin(theta[None], coords[None], spec)[0]
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_no_points_give_no_values():
-    weights, biases = split_theta(siren_init(SPEC, seed=0)[None], SPEC)
-
-    values = siren_values([w[0] for w in weights], [b[0] for b in biases], torch.empty(0, 3))
-
-    assert values.shape == (0, 1)
+@of_each_kind
+def test_no_points_give_no_values(spec):
+    assert tiled_values(one_field(spec), torch.empty(0, 3), spec).shape == (0, spec.outputs)
+    values, slopes = tiled_values_and_slopes(one_field(spec), torch.empty(0, 3), spec)
+    assert (values.shape, slopes.shape) == ((0, spec.outputs), (0, 3))
 
 
 @pytest.mark.parametrize("scale", [1, 30, 900])
@@ -136,32 +163,37 @@ def test_sine_of_a_view_that_is_not_contiguous():
     torch.testing.assert_close(cos, x.cos())
 
 
-@pytest.mark.parametrize("outputs", [1, 4])
+@of_each_kind
 @pytest.mark.parametrize("tile", [7, 4096])
-def test_slopes_equal_autograd(outputs, tile):
-    spec = NetworkSpec(hidden=48, layers=3, outputs=outputs)
-    weights, biases = split_theta(siren_init(spec, seed=1).double()[None], spec)
+def test_slopes_equal_autograd(spec, tile):
+    theta = one_field(spec).double()
     coords = (torch.rand(1, 100, 3, dtype=torch.float64) * 2 - 1).requires_grad_()
-    expected = siren_forward(weights, biases, coords)
+    expected = field_values_twin(theta[None], coords, spec)
     (slopes,) = torch.autograd.grad(expected[..., 0].sum(), coords)
 
-    values, found = siren_values_and_slopes(
-        [w[0] for w in weights], [b[0] for b in biases], coords[0].detach(), 30.0, tile
-    )
+    values, found = tiled_values_and_slopes(theta, coords[0].detach(), spec, tile)
 
     torch.testing.assert_close(values, expected[0].detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(found, slopes[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, slopes[0], rtol=1e-11, atol=1e-11)
+
+
+@of_each_kind
+def test_the_gradient_to_the_parameters_equals_autograd(spec):
+    theta = one_field(spec).double()[None].requires_grad_()
+    coords = torch.rand(1, 30, 3, dtype=torch.float64) * 2 - 1
+    slopes = torch.randn(1, 30, spec.outputs, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(field_values_twin(theta, coords, spec), theta, slopes)
+
+    found = field_gradient_twin(theta.detach(), coords, slopes, spec)
+
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_slopes_in_single_precision():
-    weights, biases = split_theta(siren_init(SPEC, seed=2)[None], SPEC)
-    weights, biases = [w[0] for w in weights], [b[0] for b in biases]
-    coords = torch.rand(300, 3) * 2 - 1
+    theta, coords = siren_init(SPEC, seed=2), torch.rand(300, 3) * 2 - 1
 
-    _, found = siren_values_and_slopes(weights, biases, coords)
-    _, truth = siren_values_and_slopes(
-        [w.double() for w in weights], [b.double() for b in biases], coords.double()
-    )
+    _, found = tiled_values_and_slopes(theta, coords, SPEC)
+    _, truth = tiled_values_and_slopes(theta.double(), coords.double(), SPEC)
 
     torch.testing.assert_close(found.double(), truth, rtol=1e-4, atol=1e-4)
 

@@ -154,18 +154,17 @@ def test_a_thin_part_between_the_first_points_is_followed():
 MEMORY = """
 from pathlib import Path
 import torch
-from nf2vec_cli.core.mlp import siren_values
+from nf2vec_cli.core.mlp import tiled_values
 from nf2vec_cli.core.surface import zero_surface
-from nf2vec_cli.models.network import NetworkSpec, siren_init, split_theta
+from nf2vec_cli.models.network import NetworkSpec, siren_init
 
 spec = NetworkSpec(hidden=128)
-weights, biases = split_theta(siren_init(spec, seed=0)[None], spec)
-weights, biases = [w[0] for w in weights], [b[0] for b in biases]
+theta = siren_init(spec, seed=0)
 
 
 def evaluate(coords):  # a ball, as a network of full size would give it
     x = torch.from_numpy(coords)
-    noise = siren_values(weights, biases, x)[:, 0] * 1e-4
+    noise = tiled_values(theta, x, spec)[:, 0] * 1e-4
     return (x.norm(dim=1) - 0.9 + noise).clamp(-0.1, 0.1).numpy()
 
 

@@ -17,11 +17,11 @@ from strangers import (
 )
 
 from nf2vec_cli.config.import_ import ImportConfig
-from nf2vec_cli.core.mlp import siren_values
+from nf2vec_cli.core.mlp import tiled_values
 from nf2vec_cli.errors import InputError, UsageFault
 from nf2vec_cli.foreign import fit_a_nef as fit_a_nef_reader
 from nf2vec_cli.foreign import nf2vec_h5
-from nf2vec_cli.models.network import NetworkSpec, split_theta
+from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.shapes.discover import ShapeRef
 
 pytest.importorskip("h5py")
@@ -144,8 +144,7 @@ def test_fit_a_nef_s_rows_say_what_its_network_says(tmp_path):
     for kernel, bias in fields[1][:-1]:
         h = torch.sin(8 * (h @ torch.from_numpy(kernel) + torch.from_numpy(bias)))
     wanted = h @ torch.from_numpy(fields[1][-1][0]) + torch.from_numpy(fields[1][-1][1])
-    weights, biases = split_theta(torch.from_numpy(found.theta)[None], found.spec)
-    got = siren_values([w[0] for w in weights], [b[0] for b in biases], points, 8.0)
+    got = tiled_values(torch.from_numpy(found.theta), points, found.spec)
     assert torch.allclose(got, wanted, atol=1e-5)
 
 

@@ -11,15 +11,20 @@ from nf2vec_cli.foreign.onnx_encoder import classifier_graph, encoder_graph
 from nf2vec_cli.foreign.onnx_field import field_graph
 from nf2vec_cli.models.classifier import Classifier
 from nf2vec_cli.models.encoder import AlignedEncoder, RowsEncoder
-from nf2vec_cli.models.network import radiance_init, radiance_spec
+from nf2vec_cli.models.network import radiance_init, radiance_spec, relu_spec
 from nf2vec_cli.tasks.field_function import FieldFunction
 from nf2vec_cli.tasks.radiance_field import RadianceField
 
 pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
+RELU = relu_spec(hidden=32, layers=2)
+CODED = relu_spec(hidden=32, layers=2, octaves=4)
 LIT = radiance_spec(hidden=32, layers=2, octaves=6, biases=True, density=0.7)
 POINTS = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
+of_each = pytest.mark.parametrize(
+    "spec", [SPEC, RELU, CODED, LIT], ids=["siren", "relu", "relu, coded", "radiance"]
+)
 
 
 def asked(graph, **feed):
@@ -27,18 +32,20 @@ def asked(graph, **feed):
 
 
 def many(spec, count=24):
-    init = radiance_init(spec, seed=0).numpy() if spec.octaves else start(spec=spec)
-    by = 0.1 if spec.octaves else 0.01
+    sine = spec.activation == "sine"
+    init = start(spec=spec) if sine else radiance_init(spec, seed=0).numpy()
+    by = 0.01 if sine else 0.1
     return init, torch.from_numpy(np.stack([near(init, seed, by) for seed in range(count)]))
 
 
 @pytest.mark.parametrize("kind", ["sdf", "udf", "occ"])
-def test_a_field_of_shapes(kind):
-    theta = near(start(), 1, by=0.02)
+@pytest.mark.parametrize("spec", [SPEC, RELU, CODED], ids=["siren", "relu", "relu, coded"])
+def test_a_field_of_shapes(kind, spec):
+    theta = near(start(), 1, by=0.02) if spec is SPEC else many(spec)[1][0].numpy()
 
-    (found,) = asked(field_graph(theta, SPEC, kind, {}), points=POINTS)
+    (found,) = asked(field_graph(theta, spec, kind, {}), points=POINTS)
 
-    wanted = FieldFunction(theta, SPEC, kind).values(POINTS)
+    wanted = FieldFunction(theta, spec, kind).values(POINTS)
     assert np.ptp(wanted) > 1e-3
     assert np.abs(found - wanted).max() < 1e-5
 
@@ -56,7 +63,9 @@ def test_a_field_of_radiance_and_its_facts():
     assert json.loads(told["nf2vec"]) == {"id": "a"}
 
 
-@pytest.mark.parametrize("spec", [SPEC, LIT], ids=["siren", "relu"])
+@pytest.mark.parametrize(
+    "spec", [SPEC, RELU, CODED, LIT], ids=["siren", "relu", "relu, coded", "radiance"]
+)
 def test_the_paper_s_encoder_for_any_number_of_fields(spec):
     torch.manual_seed(0)
     _, theta = many(spec)
@@ -74,7 +83,9 @@ def test_the_paper_s_encoder_for_any_number_of_fields(spec):
 
 
 @pytest.mark.parametrize("probes", [0, 7, 15])
-@pytest.mark.parametrize("spec", [SPEC, LIT], ids=["siren", "relu"])
+@pytest.mark.parametrize(
+    "spec", [SPEC, RELU, CODED, LIT], ids=["siren", "relu", "relu, coded", "radiance"]
+)
 def test_the_aligned_encoder_reads_fields_in_the_graph(spec, probes):
     torch.manual_seed(0)
     init, theta = many(spec)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from safetensors.torch import save_file
 from strangers import SPEC, layers_of, near, start, state_dict
 
 from nf2vec_cli.config.import_ import ImportConfig
-from nf2vec_cli.core.mlp import siren_values
+from nf2vec_cli.core.mlp import frequencies, tiled_values
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.foreign import state_dict as reader
 from nf2vec_cli.foreign.state_dict import DWSNETS
+from nf2vec_cli.models.network import relu_spec
 from nf2vec_cli.shapes.discover import ShapeRef
 
 POINTS = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 1
@@ -24,8 +26,7 @@ def read(path, **net):
 
 
 def outputs(found, points=POINTS):
-    layers = layers_of(found.theta, found.spec)
-    return siren_values([w for w, _ in layers], [b for _, b in layers], points, found.spec.omega)
+    return tiled_values(torch.from_numpy(found.theta), points, found.spec)
 
 
 def theirs(layers, unit, points=POINTS):
@@ -209,6 +210,9 @@ def test_what_is_no_such_network_is_refused_with_the_reason(tmp_path, layers, ch
         {"activation": "gelu"},
         {"octaves": 1},
         {"activation": "relu"},
+        {"activation": "relu", "omega": 0.0, "biases": False},
+        {"activation": "relu", "omega": 0.0, "outputs": 4},
+        {"outputs": 4},
         {"omega": 0.0},
         {"omega": -30.0},
         {"omega": float("nan")},
@@ -247,6 +251,64 @@ def test_a_grid_that_no_store_holds_is_refused(tmp_path):
 def test_sizes_that_are_told_are_checked(saved):
     with pytest.raises(InputError, match="layers is 4, and 3 is told"):
         read(saved(), layers=3)
+
+
+def mlp(octaves=0, *, hidden=32, biases=True):
+    """Make a network of ReLU units as PyTorch starts it: 3-H-H-H-1, or on coded coordinates."""
+    torch.manual_seed(0)
+    sizes = [6 * octaves or 3, hidden, hidden, hidden, 1]
+    linear = [torch.nn.Linear(into, out, bias=biases) for into, out in pairwise(sizes)]
+    return torch.nn.Sequential(*(part for one in linear for part in (one, torch.nn.ReLU())))[:-1]
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("octaves", [0, 5])
+def test_relu_networks_of_shapes_say_what_their_modules_say(tmp_path, octaves, biases):
+    net = mlp(octaves, biases=biases)
+    torch.save({"state_dict": net.state_dict(), "epoch": 3}, tmp_path / "a.pth")
+
+    found = read(tmp_path / "a.pth", activation="relu", octaves=octaves)
+
+    wanted = net(frequencies(POINTS, octaves) if octaves else POINTS).detach()
+    assert found.spec == relu_spec(hidden=32, layers=3, octaves=octaves)
+    assert wanted.std() > 1e-3
+    assert torch.allclose(outputs(found), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("octaves", [0, 5])
+def test_boxes_and_logits_of_relu_networks_are_folded(tmp_path, octaves):
+    net = mlp(octaves, biases=False)
+    save_file(net.state_dict(), tmp_path / "a.safetensors")
+    told = {"activation": "relu", "octaves": octaves, "box": 0.5, "scale": 20.0, "offset": -0.3}
+
+    found = read(tmp_path / "a.safetensors", **told)
+
+    # in the box a coding goes from 0 to 1; without one the network reads the box's own units
+    wanted = net(frequencies(POINTS, octaves) if octaves else 0.5 * POINTS).detach()
+    assert torch.allclose(outputs(found), 20 * wanted - 0.3, atol=1e-5)
+    assert found.transform == (0, 0, 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("octaves", "told", "reason"),
+    [
+        (5, 0, r"30-32-32-32-1: a field of shapes has 3 inputs and 1 output; .*`octaves` = K"),
+        (5, 4, "has 24 inputs and 1 output; of ReLU units .* no other coding is read"),
+        (0, 1, "3-32-32-32-1: a field of shapes has 6 inputs"),
+    ],
+)
+def test_a_coding_of_coordinates_must_be_told(tmp_path, octaves, told, reason):
+    torch.save(mlp(octaves).state_dict(), tmp_path / "a.pth")
+
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path / "a.pth", activation="relu", octaves=told)
+
+
+@pytest.mark.parametrize("setting", [{"omega": 5.0}, {"first_omega": 5.0}, {"bias_outside": True}])
+def test_what_only_sines_have_is_refused_of_relu_units(setting):
+    assert ImportConfig(activation="relu", omega=30.0).omega == 30  # as `nf2vec config` writes it
+    with pytest.raises(ValueError, match="is of sine units, and activation is relu"):
+        ImportConfig(activation="relu", **setting)
 
 
 def test_radiance_of_relu_units(tmp_path):

@@ -16,6 +16,7 @@ from nf2vec_cli.models.network import (
     NetworkSpec,
     radiance_init,
     radiance_spec,
+    relu_spec,
     siren_init,
     split_theta,
 )
@@ -23,7 +24,8 @@ from nf2vec_cli.models.network import (
 SINE = NetworkSpec(hidden=32, layers=3)
 RELU = radiance_spec(hidden=32, layers=3, octaves=4, biases=False)
 BIASED = radiance_spec(hidden=32, layers=3, octaves=4, biases=True)
-SPECS = {"sine": SINE, "relu": RELU, "relu with biases": BIASED}
+SHAPE = relu_spec(hidden=32, layers=3)
+SPECS = {"sine": SINE, "relu": RELU, "relu with biases": BIASED, "relu of shapes": SHAPE}
 of_each = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
 

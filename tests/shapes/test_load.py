@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import trimesh
+from files import written
 
 from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.clean import Mesh
@@ -83,3 +84,10 @@ def test_copies_are_made_of_what_may_be_for_training(tmp_path):
     ]
     assert len(refs) == 8
     assert all(r.split == "train" for r in refs if r.parent == "a/train/x")
+
+
+def test_points_of_two_numbers_are_no_cloud(tmp_path):
+    path = written(tmp_path, "flat.obj", "v 0 0\nv 1 0\nv 1 1\nv 0 1\nv 2 1\n")
+
+    with pytest.raises(InputError, match=r"points are of the shape \(2,\), not three numbers"):
+        load_shape(path, "udf")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from nf2vec_cli.errors import InputError
 from nf2vec_cli.shapes.parity import parity
 
 BOX = trimesh.creation.box([1, 1, 1])
@@ -89,3 +90,11 @@ def test_a_line_far_outside_the_box_crosses_nothing():
 
     assert not found.inside.any()
     assert found.sure.all()
+
+
+def test_faces_in_hundreds_of_layers_are_refused_before_they_are_counted():
+    shells = [trimesh.creation.icosphere(1, radius=1 - k / 1000) for k in range(300)]
+    heap = trimesh.util.concatenate(shells)
+
+    with pytest.raises(InputError, match=r"hundreds of layers \(a ray crosses 300\)"):
+        parity(heap.vertices, heap.faces, np.zeros((100, 3)))

@@ -98,6 +98,7 @@ BAD = {
     "two.npz": (npz(a=GRID, b=GRID), "no voxel grid"),
     "cut.binvox": (binvox()[:-4], "cut short"),
     "noise.binvox": (b"#binvox nothing", "no binvox"),
+    "place.binvox": (binvox().replace(b"translate ", b"translate 1 1 1 "), "three finite numbers"),
     "large.npy": (
         npy(np.lib.stride_tricks.as_strided(np.zeros(600), (600, 2, 2), (8, 0, 0))),
         "512",

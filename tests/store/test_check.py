@@ -82,12 +82,18 @@ def test_leftovers_are_found_and_swept(filled):
     assert check_store(filled.path).findings == ()
 
 
-def test_lengths_that_differ_are_cut(filled):
+def test_rows_of_a_run_that_was_killed_before_they_counted_are_cut(filled):
     filled.group["error"].resize((20,))
 
-    assert kinds(check_store(filled.path)) == ["length"]
+    assert kinds(check_store(filled.path)) == ["leftover"]
     assert check_store(filled.path, repair=True).sound
     assert check_store(filled.path).findings == ()
+
+
+def test_a_column_that_is_too_short_is_found(filled):
+    filled.group["error"].resize((3,))
+
+    assert "length" in kinds(check_store(filled.path))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def test_a_fit_that_diverges_is_a_failure(shapes, init, monkeypatch):
 def test_the_key_depends_on_source_settings_and_init(shapes):
     (job,) = jobs(shapes, "chair/chair.ply")
     other = Job(job.id, job.path, "sdf", CONFIG.model_copy(update={"steps": 5}), "init")
-    packed = Job(job.id, job.path, "sdf", CONFIG.model_copy(update={"bits": 6}), "init")
+    kept = {"bits": 6, "shard_length": 256}
+    packed = Job(job.id, job.path, "sdf", CONFIG.model_copy(update=kept), "init")
 
     assert fit_object.product_key(b"a", job) != fit_object.product_key(b"b", job)
     assert fit_object.product_key(b"a", job) != fit_object.product_key(b"a", other)

@@ -1,9 +1,11 @@
+import multiprocessing
 import os
 import time
 
 import pytest
 import torch
 
+from nf2vec_cli.tasks import workers
 from nf2vec_cli.tasks.spread import WorkerDied, spread
 
 
@@ -45,3 +47,51 @@ def test_each_job_has_one_thread(workers):
 def test_an_error_of_the_work_is_raised_here():
     with pytest.raises(ValueError, match="no"):
         list(spread(complain, range(3), workers=2))
+
+
+def misbehave(job):
+    if job == "hang":
+        time.sleep(600)
+    if job == "eat":
+        eaten = []
+        while True:
+            eaten.append(b"x" * (64 << 20))
+    return job
+
+
+def test_a_job_that_hangs_is_given_up_and_the_others_go_on():
+    found = list(spread(misbehave, ["a", "hang", "b"], workers=1, limit=1))
+
+    assert (found[0], found[2]) == ("a", "b")
+    assert isinstance(found[1], WorkerDied)
+    assert "longer than 1 s" in str(found[1])
+
+
+@pytest.mark.slow  # each worker takes seconds to start
+def test_a_job_that_takes_all_memory_is_ended_before_the_system_ends_something(monkeypatch):
+    monkeypatch.setattr(workers, "memory_there", lambda: 2 << 30)
+
+    found = list(spread(misbehave, ["a", "eat", "b"], workers=1, limit=60))
+
+    assert (found[0], found[2]) == ("a", "b")
+    assert "of memory, and was given up" in str(found[1])
+
+
+def large(job):
+    return job[::-1]
+
+
+@pytest.mark.slow  # each worker takes seconds to start
+def test_jobs_and_results_larger_than_a_pipe_holds_do_not_wait_for_each_other():
+    jobs = [bytes([n]) * (1 << 20) for n in range(12)]
+
+    assert list(spread(large, jobs, workers=2)) == jobs
+
+
+@pytest.mark.slow  # each worker takes seconds to start
+def test_nothing_is_left_running_when_the_caller_stops_early():
+    found = spread(double, range(100), workers=2)
+    next(found)
+    found.close()
+
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]

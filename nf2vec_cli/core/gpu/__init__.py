@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-# what `tl.dot` calls a precision of products; products of bfloat16 are what they are
-DOT = {"float32": "ieee", "tf32": "tf32", "bfloat16": "ieee"}
+# what `tl.dot` calls a precision of products: three of tf32 are as exact as one of float32, and
+# products of bfloat16 are what they are
+DOT = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "ieee"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Tile:
     @property
     def blocks(self) -> dict[str, int]:
         return {name: size for name, size in asdict(self).items() if name.startswith("block")}
+
+
+def on_hopper(x: Tensor) -> bool:
+    """Tell whether the tensor is on an H100 or H200, where tiles were measured."""
+    return x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 9
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import torch
 import triton
@@ -18,20 +19,24 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nf2vec_cli.core.decode import code_width
-from nf2vec_cli.core.gpu import DOT, Tile, on_device_of
+from nf2vec_cli.core.gpu import DOT, Tile, on_device_of, on_hopper
 from nf2vec_cli.core.gpu.ahead import Variant
 from nf2vec_cli.core.gpu.sine import phase, phase_of_half_turns, sine_or_cosine
 
 CODE = 32  # columns of the code are filled up to a multiple of this
 
-# No register is spilt on sm_80, sm_90 or sm_100; with 256 columns some are in tf32 (sm_80, 1,024
-# units), with 128 points besides in bfloat16 (sm_90). At 512 units the scratch of a program is
-# 139 KB in bfloat16 and 279 KB in float32: 18 and 37 MB of the 50 MB of L2 cache of an H100 with
-# 132 multiprocessors. At 1,024 units in float32 it is 75 MB, more than that cache.
+# No register is spilt on sm_80, sm_90 or sm_100. At 512 units the scratch of a program is 139 KB in
+# bfloat16 and 279 KB in float32: 18 and 37 MB of the 50 MB of L2 cache of an H100 with 132
+# multiprocessors. At 1,024 units in float32 it is 75 MB, more than that cache.
 TILES = {
     "float32": Tile(64, 128, 16, warps=8, stages=3),
     "tf32": Tile(64, 128, 16, warps=8, stages=3),
     "bfloat16": Tile(64, 256, 64, warps=8, stages=3),
+}
+# H100 and H200 have room for more: in tf32 twice as fast
+ON_HOPPER = TILES | {
+    "float32": Tile(128, 64, 32, warps=8, stages=3),
+    "tf32": Tile(64, 256, 32, warps=8, stages=3),
 }
 
 
@@ -175,7 +180,7 @@ def decoded(
     """Launch the decoder; its arguments are those of `core.decode.decode`."""
     batch, points, _ = coords.shape
     outputs, units = last_weight.shape
-    tile = tile_of(units, precision)
+    tile = tile_of(units, precision, hopper=on_hopper(coords))
     operand = torch.bfloat16 if precision == "bfloat16" else torch.float32
     # zeros are added to no sum: sizes are filled up to whole blocks
     width = -(-of_code.shape[2] // CODE) * CODE
@@ -205,7 +210,7 @@ def decoded(
             width,
             octaves,
             coding == "turns",
-            DOT[precision],
+            dot_of(precision, hopper=on_hopper(coords)),
             **tile.blocks,
             block_c=CODE,
             block_v=block_v,
@@ -216,10 +221,15 @@ def decoded(
     return found.to(coords.dtype)
 
 
-def tile_of(units: int, precision: str) -> Tile:
+def tile_of(units: int, precision: str, *, hopper: bool) -> Tile:
     """Choose the tile: no more columns than there are units."""
-    tile = TILES[precision]
-    return tile if units > 128 else replace(tile, block_n=128)
+    tile = (ON_HOPPER if hopper else TILES)[precision]
+    return tile if units > 128 else replace(tile, block_n=min(tile.block_n, 128))
+
+
+def dot_of(precision: str, *, hopper: bool) -> str:
+    """Name the products: in float32 others have no registers for those of three parts."""
+    return "ieee" if precision == "float32" and not hopper else DOT[precision]
 
 
 def _at_once(x: Tensor) -> int:
@@ -236,17 +246,15 @@ def _variants() -> Iterator[Variant]:
         ("small", 128, 10, "radians"),
         ("radiance", 1024, 24, "turns"),
     ):
-        for precision in TILES:
-            tile, operand = (
-                tile_of(units, precision),
-                "*bf16" if precision == "bfloat16" else "*fp32",
-            )
+        for precision, hopper in product(TILES, (False, True)):
+            tile = tile_of(units, precision, hopper=hopper)
+            operand = "*bf16" if precision == "bfloat16" else "*fp32"
             constants = {
                 "hidden": units,
                 "width": -(-code_width(octaves, coding) // CODE) * CODE,
                 "octaves": octaves,
                 "turns": coding == "turns",
-                "precision": DOT[precision],
+                "precision": dot_of(precision, hopper=hopper),
                 **tile.blocks,
                 "block_c": CODE,
                 "block_v": 16,
@@ -264,7 +272,13 @@ def _variants() -> Iterator[Variant]:
             }
             signature = pointers | sizes | dict.fromkeys(constants, "constexpr")
             yield Variant(
-                f"decode {name} {precision}", _decode, signature, constants, tile.warps, tile.stages
+                f"decode {name} {precision}",
+                _decode,
+                signature,
+                constants,
+                tile.warps,
+                tile.stages,
+                architectures=(90,) if hopper else (80, 100),
             )
 
 

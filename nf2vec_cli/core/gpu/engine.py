@@ -33,13 +33,12 @@ class FusedGradient:
         if self.spec.hidden <= mlp.WIDEST:
             outputs = mlp.values(*given, self.spec, self.precision)
             each, slopes = self._losses(outputs, targets, loss, share)
-            found = mlp.gradient(*given, slopes, self.spec, self.precision)
+            mlp.gradient(*given, slopes, self.spec, self.precision, self.grad)
         else:
             kept = wide.Kept([], [])
             outputs = wide.values(*given, self.spec, self.precision, kept)
             each, slopes = self._losses(outputs, targets, loss, share)
-            found = wide.gradient(*given, slopes, self.spec, self.precision, kept)
-        self.grad.copy_(found)
+            wide.gradient(*given, slopes, self.spec, self.precision, kept, self.grad)
         return each.sum(1)
 
     @staticmethod

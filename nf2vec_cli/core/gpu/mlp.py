@@ -1,10 +1,11 @@
 """Networks of up to 128 units, many at once, each at its own points: values and gradients.
 
 Everything of a tile of points stays in registers and shared memory: the codes of the coordinates,
-the activations of all layers, and the gradient on its way down. The weights come from the caches.
-For the gradient the activations are computed anew; a program owns a share of an object's points
-and a copy of its gradient, which is added up tile by tile, and the copies are summed afterwards:
-no atomics, so the same input gives the same bits.
+the activations of a layer, and the gradient on its way down. The weights come from the caches.
+For the gradient, what is kept of each layer goes through a scratch of the program's own, small
+enough for the L2 cache. A program owns a share of an object's points and a copy of its gradient,
+which is added up tile by tile, and the copies are summed afterwards: no atomics, so the same input
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nf2vec_cli.core.gpu import on_device_of
+from nf2vec_cli.core.gpu import on_device_of, on_hopper
 from nf2vec_cli.core.gpu.ahead import Variant
+from nf2vec_cli.core.gpu.launches import Launch, launch_of
 from nf2vec_cli.core.gpu.sine import cosine, phase, phase_of_half_turns, sine, sine_or_cosine
 from nf2vec_cli.core.mlp import Network, Sizes
 
@@ -25,11 +27,6 @@ SHARES = 16  # copies of an object's gradient at most; by M alone: no result dep
 
 
 WIDEST = 128  # units of a layer: a tile of it, and the gradient of its matrix, fit into registers
-WARPS = 8
-# points of a tile: the largest that spill no registers on sm_80, sm_90 and sm_100
-TILES = {"bfloat16": 64, "tf32": 64, "float32": 32}
-TILES_DOWN = {"bfloat16": 32, "tf32": 16, "float32": 16}  # gradients of more than 64 units
-STAGES = {"forward": 2, "backward": 1}  # 2: the next layer's matrix is fetched meanwhile
 BLOCK = 1024  # numbers of a program that adds up
 # how `tl.dot` is told; three products of tf32 are as exact as one of fp32
 DOT = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bf16"}
@@ -75,11 +72,15 @@ def sloped(back, kept, OMEGA: tl.constexpr):
 
 @triton.jit
 def ascend(
-    coords, theta, matrices, row, alive, top,
+    coords, theta, matrices, scratch, row, alive, L,
     H: tl.constexpr, HP: tl.constexpr, OMEGA: tl.constexpr, OCTAVES: tl.constexpr,
     KP: tl.constexpr, BIASES: tl.constexpr, PRECISION: tl.constexpr, TILE: tl.constexpr,
+    KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Compute a tile's hidden layers 0 to `top`; return what is kept of that one: [TILE, HP]."""
+    """Compute a tile's hidden layers; return what is kept of the last one: [TILE, HP].
+
+    With KEEP that of all layers goes to `scratch`: [L, TILE, HP].
+    """
     unit = tl.arange(0, HP)
     real = unit < H
     into: tl.constexpr = 6 * OCTAVES if OCTAVES else 3
@@ -97,9 +98,13 @@ def ascend(
             z += x[:, None] * first[None, :]
     if BIASES:
         z += tl.load(theta + H * into + unit, mask=real, other=0.0)[None, :]
-    for layer in range(1, top + 1):
+    place = tl.arange(0, TILE)[:, None] * HP + unit[None, :]
+    for layer in range(1, L):
+        kept = kept_of(z, OMEGA)
+        if KEEP:
+            tl.store(scratch + (layer - 1) * TILE * HP + place, kept)
         w = tl.load(matrices + (layer - 1) * HP * HP + unit[None, :] * HP + unit[:, None])
-        z = product(response(kept_of(z, OMEGA), OMEGA), w, PRECISION)
+        z = product(response(kept, OMEGA), w, PRECISION)
         if BIASES:
             bias = theta + H * (into + 1) + (layer - 1) * H * (H + 1) + H * H
             z += tl.load(bias + unit, mask=real, other=0.0)[None, :]
@@ -120,8 +125,8 @@ def forward_kernel(
     alive = row < points
     unit = tl.arange(0, HP)
     kept = ascend(
-        coords + one * points * 3, theta, matrices + one * (L - 1) * HP * HP, row, alive, L - 1,
-        H, HP, OMEGA, OCTAVES, KP, BIASES, PRECISION, TILE,
+        coords + one * points * 3, theta, matrices + one * (L - 1) * HP * HP, theta, row, alive, L,
+        H, HP, OMEGA, OCTAVES, KP, BIASES, PRECISION, TILE, False,
     )  # fmt: skip
     h = response(kept, OMEGA)
     into: tl.constexpr = 6 * OCTAVES if OCTAVES else 3
@@ -135,14 +140,35 @@ def forward_kernel(
 
 
 @triton.jit
-def add(place, more, mask):
-    """Add to a part of the gradient that this program alone owns."""
-    tl.store(place, tl.load(place, mask=mask, other=0.0) + more, mask=mask)
+def add(place, more, mask, begun):
+    """Add to a part of the gradient that this program alone owns; the first tile writes it."""
+    tl.store(place, tl.load(place, mask=mask & begun, other=0.0) + more, mask=mask)
+
+
+@triton.jit
+def add_first(
+    grad, coords, back, row, alive, begun,
+    H: tl.constexpr, HP: tl.constexpr, OCTAVES: tl.constexpr, KP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add what the first matrix has of a tile's gradient."""
+    unit = tl.arange(0, HP)
+    real = unit < H
+    for axis in tl.static_range(3):
+        x = tl.load(coords + row * 3 + axis, mask=alive, other=0.0)
+        if OCTAVES:
+            column = tl.arange(0, KP)
+            where = unit[:, None] * (6 * OCTAVES) + axis * 2 * OCTAVES + column[None, :]
+            there = real[:, None] & (column < 2 * OCTAVES)[None, :]
+            more = product(tl.trans(back), codes(x, KP, OCTAVES), PRECISION)
+            add(grad + where, more, there, begun[:, None])
+        else:
+            add(grad + unit * 3 + axis, tl.sum(back * x[:, None], 0), real, begun)
 
 
 @triton.jit
 def backward_kernel(
-    coords, theta, matrices, slopes, partial, points, share, objects, L, P,
+    coords, theta, matrices, slopes, partial, scratch, points, share, objects, L, P,
     H: tl.constexpr, HP: tl.constexpr, V: tl.constexpr, OMEGA: tl.constexpr,
     OCTAVES: tl.constexpr, KP: tl.constexpr, BIASES: tl.constexpr, PRECISION: tl.constexpr,
     TILE: tl.constexpr,
@@ -153,20 +179,24 @@ def backward_kernel(
     coords += one * points * 3
     slopes += one * points * V
     matrices += one * (L - 1) * HP * HP
-    grad = partial + (tl.program_id(0).to(tl.int64) * objects + one) * P
+    copy = tl.program_id(0).to(tl.int64) * objects + one
+    grad = partial + copy * P
+    scratch += copy * (L - 1) * TILE * HP
     unit = tl.arange(0, HP)
     real = unit < H
     square = real[:, None] & real[None, :]
     into: tl.constexpr = 6 * OCTAVES if OCTAVES else 3
     first: tl.constexpr = H * (into + BIASES)
     last = first + (L - 1) * H * (H + BIASES)
+    place_kept = tl.arange(0, TILE)[:, None] * HP + unit[None, :]
     begin = tl.program_id(0) * share
     for start in range(begin, tl.minimum(begin + share, points), TILE):
+        begun = (start + 0 * unit) > begin  # of all units alike: a mask
         row = start + tl.arange(0, TILE)
         alive = row < points
         kept = ascend(
-            coords, theta, matrices, row, alive, L - 1,
-            H, HP, OMEGA, OCTAVES, KP, BIASES, PRECISION, TILE,
+            coords, theta, matrices, scratch, row, alive, L,
+            H, HP, OMEGA, OCTAVES, KP, BIASES, PRECISION, TILE, True,
         )  # fmt: skip
         h = response(kept, OMEGA)
         back = tl.zeros([TILE, HP], tl.float32)
@@ -174,37 +204,26 @@ def backward_kernel(
             s = tl.load(slopes + row * V + v, mask=alive, other=0.0)
             end = tl.load(theta + last + v * H + unit, mask=real, other=0.0)
             back += s[:, None] * end[None, :]
-            add(grad + last + v * H + unit, tl.sum(s[:, None] * h, 0), real)
+            add(grad + last + v * H + unit, tl.sum(s[:, None] * h, 0), real, begun)
             if BIASES:
                 bias = grad + last + V * H + v
-                tl.store(bias, tl.load(bias) + tl.sum(s, 0))
+                tl.store(bias, tl.where(start > begin, tl.load(bias), 0.0) + tl.sum(s, 0))
         back = sloped(back, kept, OMEGA)
+        # what one thread has kept or added another may read
+        tl.debug_barrier()
         for above in range(1, L):
             layer = L - above
             place = first + (layer - 1) * H * (H + BIASES)
             if BIASES:
-                add(grad + place + H * H + unit, tl.sum(back, 0), real)
-            kept = ascend(
-                coords, theta, matrices, row, alive, layer - 1,
-                H, HP, OMEGA, OCTAVES, KP, BIASES, PRECISION, TILE,
-            )  # fmt: skip
+                add(grad + place + H * H + unit, tl.sum(back, 0), real, begun)
+            kept = tl.load(scratch + (layer - 1) * TILE * HP + place_kept)
             more = product(tl.trans(back), response(kept, OMEGA), PRECISION)
-            add(grad + place + unit[:, None] * H + unit[None, :], more, square)
+            add(grad + place + unit[:, None] * H + unit[None, :], more, square, begun[None, :])
             w = tl.load(matrices + (layer - 1) * HP * HP + unit[:, None] * HP + unit[None, :])
             back = sloped(product(back, w, PRECISION), kept, OMEGA)
         if BIASES:
-            add(grad + H * into + unit, tl.sum(back, 0), real)
-        for axis in tl.static_range(3):
-            x = tl.load(coords + row * 3 + axis, mask=alive, other=0.0)
-            if OCTAVES:
-                column = tl.arange(0, KP)
-                where = unit[:, None] * into + axis * 2 * OCTAVES + column[None, :]
-                there = real[:, None] & (column < 2 * OCTAVES)[None, :]
-                more = product(tl.trans(back), codes(x, KP, OCTAVES), PRECISION)
-                add(grad + where, more, there)
-            else:
-                add(grad + unit * 3 + axis, tl.sum(back * x[:, None], 0), real)
-        # what one thread has added another may read at the next tile
+            add(grad + H * into + unit, tl.sum(back, 0), real, begun)
+        add_first(grad, coords, back, row, alive, begun, H, HP, OCTAVES, KP, PRECISION)
         tl.debug_barrier()
 
 
@@ -229,12 +248,13 @@ def values(
     points = coords.shape[1]
     found = theta.new_empty(*coords.shape[:2], spec.outputs)
     if found.numel():
-        chosen = constants(spec, precision, "forward")
+        launch = launch_of(spec.hidden, precision, "forward", hopper=on_hopper(theta))
+        chosen = constants(spec, precision, launch)
         with on_device_of(theta):
             forward_kernel[(triton.cdiv(points, chosen["TILE"]), len(theta))](
                 coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
                 found, points, spec.layers, theta.shape[1],
-                **chosen, num_warps=WARPS, num_stages=STAGES["forward"],
+                **chosen, num_warps=launch.warps, num_stages=launch.stages,
             )  # fmt: skip
     return found
 
@@ -245,20 +265,28 @@ def gradient(
     slopes: Tensor,  # [B, M, V]
     spec: Network,
     precision: str,
+    out: Tensor | None = None,  # [B, P]
 ) -> Tensor:  # [B, P]
-    """Give the gradient of a loss to theta, from its slope to each of `values`."""
+    """Give the gradient of a loss to theta, from its slope to each of `values`.
+
+    out: where it goes, if given.
+    """
     points = coords.shape[1]
+    total = theta.new_empty(theta.shape) if out is None else out
     if not slopes.numel():
-        return theta.new_zeros(theta.shape)
-    chosen = constants(spec, precision, "backward")
+        return total.zero_()
+    launch = launch_of(spec.hidden, precision, "backward", hopper=on_hopper(theta))
+    chosen = constants(spec, precision, launch)
     share = triton.cdiv(triton.cdiv(points, chosen["TILE"]), SHARES) * chosen["TILE"]
-    partial = theta.new_zeros(triton.cdiv(points, share), *theta.shape)
-    total = theta.new_empty(theta.shape)
+    partial = theta.new_empty(triton.cdiv(points, share), *theta.shape)
+    kept = (spec.layers - 1) * chosen["TILE"] * chosen["HP"]
+    scratch = theta.new_empty(partial.shape[:2].numel(), kept)
     with on_device_of(theta):
         backward_kernel[partial.shape[:2]](
             coords.contiguous(), theta.contiguous(), hidden_matrices(theta, spec, precision),
-            slopes.contiguous(), partial, points, share, len(theta), spec.layers, theta.shape[1],
-            **chosen, num_warps=WARPS, num_stages=STAGES["backward"],
+            slopes.contiguous(), partial, scratch, points, share, len(theta), spec.layers,
+            theta.shape[1],
+            **chosen, num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         total_kernel[(triton.cdiv(total.numel(), BLOCK),)](
             partial, total, len(partial), total.numel(), BLOCK=BLOCK
@@ -285,50 +313,50 @@ def block(width: int) -> int:
     return int(max(16, triton.next_power_of_2(width)))
 
 
-def constants(spec: Network, precision: str, way: str) -> dict[str, Any]:
-    """Give what a kernel is compiled for; "forward" or "backward" is its way."""
-    padded = block(spec.hidden)
-    tiles = TILES_DOWN if way == "backward" and padded > 64 else TILES
+def constants(spec: Network, precision: str, launch: Launch) -> dict[str, Any]:
+    """Give what a kernel is compiled for."""
     return {
         "H": spec.hidden,
-        "HP": padded,
+        "HP": block(spec.hidden),
         "V": spec.outputs,
         "OMEGA": float(spec.omega) if spec.activation == "sine" else 0.0,
         "OCTAVES": spec.octaves,
         "KP": block(2 * spec.octaves),
         "BIASES": int(spec.biases),
         "PRECISION": DOT[precision],
-        "TILE": tiles[precision],
+        "TILE": launch.tile,
     }
 
 
-def _variant(spec: Sizes, precision: str, way: str) -> Variant:
+def _variant(spec: Sizes, precision: str, way: str, *, hopper: bool) -> Variant:
+    launch = launch_of(spec.hidden, precision, way, hopper=hopper)
     arguments = {"coords": "*fp32", "theta": "*fp32"}
     arguments["matrices"] = "*bf16" if precision == "bfloat16" else "*fp32"
-    pointers = {"forward": ["values"], "backward": ["slopes", "partial"]}[way]
+    pointers = {"forward": ["values"], "backward": ["slopes", "partial", "scratch"]}[way]
     numbers = {"forward": ["points"], "backward": ["points", "share", "objects"]}[way]
     arguments |= dict.fromkeys(pointers, "*fp32") | dict.fromkeys([*numbers, "L", "P"], "i32")
-    chosen = constants(spec, precision, way)
+    chosen = constants(spec, precision, launch)
     return Variant(
         f"{spec.activation}_{spec.hidden}_{way}_{precision}",
         {"forward": forward_kernel, "backward": backward_kernel}[way],
         arguments | dict.fromkeys(chosen, "constexpr"),
         chosen,
-        WARPS,
-        STAGES[way],
+        launch.warps,
+        launch.stages,
+        architectures=(90,) if hopper else (80, 100),
     )
 
 
-_RADIANCE = Sizes(64, 3, 4, 0.0, "relu", 10, False)
 VARIANTS = [
-    _variant(spec, precision, way)
-    for spec, precisions in (
-        (Sizes(128, 4, 1, 30.0, "sine", 0, True), DOT),
-        (Sizes(64, 4, 1, 30.0, "sine", 0, True), ("tf32", "bfloat16")),
-        (_RADIANCE, ("tf32", "bfloat16")),
+    _variant(spec, precision, way, hopper=hopper)
+    for spec in (
+        Sizes(128, 4, 1, 30.0, "sine", 0, True),
+        Sizes(64, 4, 1, 30.0, "sine", 0, True),
+        Sizes(64, 3, 4, 0.0, "relu", 10, False),
     )
-    for precision in precisions
+    for precision in DOT
     for way in ("forward", "backward")
+    for hopper in (False, True)
 ]
 VARIANTS += [
     Variant(

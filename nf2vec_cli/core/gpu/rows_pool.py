@@ -7,19 +7,25 @@ of these, the largest sum and its row; PyTorch takes the maximum over the R / bl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from nf2vec_cli.core.gpu import DOT, Tile, on_device_of
+from nf2vec_cli.core.gpu import DOT, Tile, on_device_of, on_hopper
 from nf2vec_cli.core.gpu.ahead import Variant
 
 TILES = {
-    "float32": Tile(128, 64, 16, warps=8, stages=3),
+    "float32": Tile(128, 64, 32, warps=8, stages=3),
     "tf32": Tile(128, 128, 32, warps=8, stages=3),
     "bfloat16": Tile(128, 128, 64, warps=8, stages=3),
+}
+# H100 and H200: 1.3 and 1.2 times as fast; others spill with so few warps
+ON_HOPPER = TILES | {
+    "tf32": Tile(128, 128, 32, warps=4, stages=3),
+    "bfloat16": Tile(128, 128, 64, warps=4, stages=3),
 }
 
 
@@ -113,7 +119,7 @@ def _grad_to_weight(
 def pool(rows: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     """Launch the product and take the maximum over tiles: [B, E] maxima and rows (int64)."""
     batch, count, into = rows.shape
-    tile = TILES[precision]
+    tile = (ON_HOPPER if on_hopper(rows) else TILES)[precision]
     tiles = triton.cdiv(count, tile.block_m)
     maxima = torch.empty(batch, tiles, len(weight), device=rows.device)
     argmax = torch.empty_like(maxima, dtype=torch.int32)
@@ -193,7 +199,8 @@ def block_of(into: int) -> int:
 
 def _variants(size: str, into: int) -> Iterator[Variant]:
     block = block_of(into)
-    for precision, tile in TILES.items():
+    for precision, hopper in product(TILES, (False, True)):
+        tile = (ON_HOPPER if hopper else TILES)[precision]
         operand = "*bf16" if precision == "bfloat16" else "*fp32"
         yield Variant(
             f"rows_pool {size} {precision}",
@@ -204,6 +211,7 @@ def _variants(size: str, into: int) -> Iterator[Variant]:
             {"into": into, "precision": DOT[precision], **tile.blocks},
             tile.warps,
             tile.stages,
+            architectures=(90,) if hopper else (80, 100),
         )
     constants, constant = (
         {"into": into, "block_k": block},

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nf2vec_cli.core.gpu.ahead import ARCHITECTURES, variants
+from nf2vec_cli.core.gpu.ahead import variants
 
 
 @pytest.mark.slow
@@ -24,7 +24,9 @@ def test_kernels_compile_ahead_of_time_and_spill_nothing():
     assert child.returncode == 0, child.stderr
     found = [json.loads(line) for line in child.stdout.splitlines()]
 
-    wanted = [(v.name, architecture) for v in variants() for architecture in ARCHITECTURES]
+    wanted = [(v.name, architecture) for v in variants() for architecture in v.architectures]
     assert [(f["name"], f["architecture"]) for f in found] == wanted
     assert {f["name"]: f["spilt"] for f in found if f["spilt"]} == {}
-    assert all(f["registers"] <= 255 and f["shared"] <= 164 << 10 for f in found)
+    # GPUs of 8.6 and 8.9 share 99 KB; from 9.0 on it is 227
+    room = {80: 99 << 10, 90: 227 << 10, 100: 227 << 10}
+    assert all(f["registers"] <= 255 and f["shared"] <= room[f["architecture"]] for f in found)

@@ -47,7 +47,10 @@ def test_values_are_the_twins(precision, sizes):
 
     wanted = decode_twin(*inputs)
     assert found.shape == wanted.shape
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
+    if precision == "tf32" and found.is_cuda:  # 10 bits, which the interpreter does not round to
+        assert (found - wanted).norm() < 5e-3 * wanted.norm()
+    else:
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
 
 
 def test_products_may_be_of_bfloat16():
@@ -56,7 +59,7 @@ def test_products_may_be_of_bfloat16():
 
     found = decoded(*inputs, "bfloat16")
 
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(found.device.type, torch.bfloat16):
         plain = decode_twin(*inputs).float()
     assert found.dtype == torch.float32
     # as near as PyTorch's own products of bfloat16 are, and no exact ones

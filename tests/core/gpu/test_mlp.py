@@ -4,6 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from torch.overrides import TorchFunctionMode
 
 from nf2vec_cli.core import mlp as front
 from nf2vec_cli.core import mlp_op
@@ -28,8 +29,11 @@ CASES = {
     "128": (mlp, NetworkSpec(hidden=128, layers=2), 1, 65),
     "deep": (mlp, NetworkSpec(hidden=16, layers=5), 1, 33),
     "nerf": (mlp, NERF, 2, 40),
+    "relu": (mlp, NetworkSpec(3, 48, 3, 2, 0.0, "relu"), 2, 40),
+    "relu, no biases": (mlp, NetworkSpec(3, 16, 2, 1, 0.0, "relu", biases=False), 1, 20),
     "wide": (wide, NetworkSpec(hidden=144, layers=2), 1, 130),
     "wide nerf": (wide, radiance_spec(hidden=144, layers=2, octaves=3, biases=True), 1, 20),
+    "wide relu": (wide, NetworkSpec(3, 144, 2, 1, 0.0, "relu"), 1, 20),
 }
 
 
@@ -37,10 +41,21 @@ def problem(spec, batch, points):
     """Parameters, points and slopes; biases of radiance, which begin at 0, are something."""
     generator = torch.Generator().manual_seed(3)
     init = siren_init if spec.activation == "sine" else radiance_init
-    theta = torch.stack([init(spec, seed=seed) for seed in range(batch)])
-    theta += 0.003 * torch.randn(theta.shape, generator=generator)
+    noise = 0.003 * torch.randn(batch, spec.parameters, generator=generator)
+    theta = torch.stack([init(spec, seed=seed) for seed in range(batch)]).to(noise.device) + noise
     coords = torch.rand(batch, points, 3, generator=generator) * 2 - 1
     return theta, coords, torch.randn(batch, points, spec.outputs, generator=generator)
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Let the twin multiply matrices as tensor cores do: of bfloat16, added up in float32."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.matmul, torch.Tensor.__matmul__, torch.baddbmm):
+            *added, a, b = args
+            if a.shape[-1] > 3:  # products of plain coordinates are exact
+                args = (*added, a.bfloat16().float(), b.bfloat16().float())
+        return function(*args, **(kwargs or {}))
 
 
 def close(found, expected, tolerance):
@@ -50,8 +65,8 @@ def close(found, expected, tolerance):
 
 
 @triton.jit
-def sines_kernel(x, out, size: tl.constexpr):
-    at = tl.arange(0, size)
+def sines_kernel(x, out, size, block: tl.constexpr):
+    at = tl.program_id(0) * block + tl.arange(0, block)
     r = phase(tl.load(x + at))
     tl.store(out + at, sine(r))
     tl.store(out + size + at, cosine(r))
@@ -62,7 +77,7 @@ def test_sine_and_cosine_are_exact_to_a_millionth(reach):
     x = torch.linspace(-reach, reach, 1 << 16)
     out = torch.empty(2, len(x))
 
-    sines_kernel[(1,)](x, out, len(x))
+    sines_kernel[(16,)](x, out, len(x), block=len(x) // 16)
 
     truth = torch.stack([x.double().sin(), x.double().cos()])
     assert (out - truth).abs().max() < 1e-6
@@ -78,12 +93,13 @@ def test_kernels_equal_their_twins(case, precision, tolerance):
     gradient = kernels.gradient(theta, coords, slopes, spec, precision)
 
     close(values, field_values_twin(theta, coords, spec), tolerance)
-    expected = field_gradient_twin(theta, coords, slopes, spec)
     if precision == "bfloat16" and spec.activation == "relu":
-        # some unit near 0 is on the other side for some point, which is no small step there
-        assert (gradient - expected).norm() <= 0.1 * expected.norm()
+        # rounding moves some unit near 0 to the other side for some point, which is no small step
+        with RoundedProducts():
+            expected = field_gradient_twin(theta, coords, slopes, spec)
     else:
-        close(gradient, expected, tolerance)
+        expected = field_gradient_twin(theta, coords, slopes, spec)
+    close(gradient, expected, tolerance)
 
 
 @pytest.mark.parametrize("kernels", [mlp, wide])
