@@ -5,7 +5,16 @@ from typing import Annotated
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import DeviceOpt, JsonOpt, StoreArg, WaitOpt
+from nf2vec_cli.commands.options import (
+    DeviceOpt,
+    JobsOpt,
+    JsonOpt,
+    RayOpt,
+    ShardOpt,
+    StoreArg,
+    WaitOpt,
+    share_of,
+)
 from nf2vec_cli.errors import PartialFailure
 
 EXAMPLE = """
@@ -28,6 +37,9 @@ def encode(
     store: StoreArg,
     encoder: EncoderOpt = None,
     device: DeviceOpt = "auto",
+    jobs: JobsOpt = 0,
+    ray: RayOpt = None,
+    shard: ShardOpt = None,
     force: Annotated[bool, Option("--force", help="Embed again what has an embedding.")] = False,
     wait: WaitOpt = None,
     json: JsonOpt = False,
@@ -40,11 +52,20 @@ def encode(
         store,
         encoder=encoder,
         device=device,
+        jobs=jobs,
+        ray=ray,
+        share=share_of(shard, ray=ray),
         force=force,
         wait=wait,
         progress=open_progress(json=json),
     )
     output.emit(result, as_json=json)
+    if result.lost:
+        raise PartialFailure(
+            f"{len(result.lost)} fields were not embedded, {result.lost[0]!r} first: their worker "
+            "process died (out of memory?)",
+            hint=f"`nf2vec encode {store} --jobs 1` embeds them one shard at a time",
+        )
     if result.failed:
         raise PartialFailure(
             f"{result.failed} fields are not aligned with the init, {result.strangers[0]!r} first",

@@ -14,10 +14,13 @@ from nf2vec_cli.commands.options import (
     JobsOpt,
     JsonOpt,
     PresetOpt,
+    RayOpt,
     RecipeOpt,
     SetOpt,
+    ShardOpt,
     StoreOpt,
     WaitOpt,
+    share_of,
 )
 from nf2vec_cli.errors import PartialFailure
 
@@ -27,6 +30,8 @@ nf2vec fit scans/ --field udf --store scans.zarr --augment 4
 nf2vec fit scans/ --field udf --store partial.zarr --crop 0.5
 nf2vec fit grids/ --field occ --store grids.zarr --voxels 64
 nf2vec fit views/ --field nerf --store n.zarr
+nf2vec fit shapes/ --field sdf --store ds.zarr --ray auto
+nf2vec fit shapes/ --field sdf --store ds.zarr --shard 1/4
 find parts -name '*.stl' | nf2vec fit - --field sdf --store parts.zarr --labels parts.csv
 """
 
@@ -136,6 +141,8 @@ def fit(
     device: DeviceOpt = "auto",
     jobs: JobsOpt = 0,
     limit: LimitOpt = None,
+    ray: RayOpt = None,
+    shard: ShardOpt = None,
     cuda_graphs: GraphsOpt = False,
     retry_failed: RetryOpt = False,
     force: ForceOpt = False,
@@ -165,12 +172,13 @@ def fit(
         "size": size,
         "background": background,
     }
+    share = share_of(shard, ray=ray)
     chosen = fit_settings(field, preset, recipe, asked, config, settings)
     found = discover(shapes, root=root, labels=labels, suffixes=READABLE[field])
     refs = with_copies(found, augment)
     if dry_run:
         preview = preview_fit(
-            refs, store, field=field, config=chosen, retry=retry_failed, force=force
+            *(refs, store), field=field, config=chosen, retry=retry_failed, force=force, share=share
         )
         output.emit(preview, as_json=json)
         return
@@ -181,6 +189,8 @@ def fit(
         config=chosen,
         device=device,
         jobs=jobs,
+        ray=ray,
+        share=share,
         retry=retry_failed,
         force=force,
         wait=wait,

@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.fields import FieldName
+
+if TYPE_CHECKING:
+    from nf2vec_cli.tasks.share import Share
 
 StoreArg = Annotated[Path, Argument(metavar="STORE", help="Store of fields, a .zarr folder.")]
 StoreOpt = Annotated[
@@ -51,6 +54,23 @@ SetOpt = Annotated[
 JobsOpt = Annotated[
     int, Option("--jobs", "-j", min=0, help="Worker processes; 0: one for each core.")
 ]
+RayOpt = Annotated[
+    str | None,
+    Option(
+        "--ray",
+        metavar="CLUSTER",
+        help="Spread the work over a Ray cluster: auto, HOST:PORT, or local: one of this run alone "
+        "with --jobs workers. Workers find shapes and store by their paths.",
+    ),
+]
+ShardOpt = Annotated[
+    str | None,
+    Option(
+        "--shard",
+        metavar="I/N",
+        help="Do share I of N, from 1/N to N/N: for N processes at once on one store.",
+    ),
+]
 WaitOpt = Annotated[
     float | None,
     Option("--wait", min=0, metavar="SECONDS", help="Wait this long for a store that is locked."),
@@ -65,6 +85,21 @@ KeyOpt = Annotated[
 ]
 DryRunOpt = Annotated[bool, Option("--dry-run", help="Print what would be done, and do nothing.")]
 JsonOpt = Annotated[bool, Option("--json", help="Print JSON, one object a line.")]
+
+
+def share_of(shard: str | None, *, ray: str | None) -> "Share | None":
+    """Read `--shard`, which excludes `--ray`."""
+    if shard is None:
+        return None
+    from nf2vec_cli.errors import UsageFault
+    from nf2vec_cli.tasks.share import parse_share
+
+    if ray is not None:
+        raise UsageFault(
+            f"`--shard {shard}` and `--ray {ray}` are two ways to spread one plan",
+            hint="leave out one of them",
+        )
+    return parse_share(shard)
 
 
 def ids_of(given: list[str] | None) -> list[str]:

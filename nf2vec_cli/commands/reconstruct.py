@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from typer import Option
 
 from nf2vec_cli import output
-from nf2vec_cli.commands.options import DeviceOpt, JobsOpt, JsonOpt, SourcesOpt, StoreArg, ids_of
+from nf2vec_cli.commands.options import (
+    DeviceOpt,
+    JobsOpt,
+    JsonOpt,
+    RayOpt,
+    ShardOpt,
+    SourcesOpt,
+    StoreArg,
+    ids_of,
+    share_of,
+)
 from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import PartialFailure
 
@@ -133,6 +143,8 @@ def reconstruct(
     renderer: RendererOpt = "auto",
     device: DeviceOpt = "auto",
     jobs: JobsOpt = 0,
+    ray: RayOpt = None,
+    shard: ShardOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Turn fields back into meshes, clouds, voxels or pictures, in the user's units.
@@ -163,6 +175,7 @@ def reconstruct(
             up=up,
         ),
     )
+    share = share_of(shard, ray=ray)
     names = ids_of(ids)
     failed = []
 
@@ -180,6 +193,8 @@ def reconstruct(
             renderer=renderer,
             device=device,
             jobs=jobs,
+            ray=ray,
+            share=share,
             progress=open_progress(json=json),
         ):
             if row.problem:

@@ -211,14 +211,14 @@ def _array_fault(store: Store, name: str, slots: int) -> str | None:
 
 
 def _objects(store: Store) -> Iterator[Finding]:
-    status, names = store.column("status"), store.column("id")
+    status, names = store.column("status"), store.column("id")  # another run may add rows
     for row in np.flatnonzero(status > max(Status)):
         yield Finding("status", names[row] or f"row {row}", f"{status[row]} is no status")
     there = compress(names, (status != Status.EMPTY).tolist())
     for name, count in Counter(there).items():
         if count > 1 or not name:
             yield Finding("id", name or "(empty)", f"{count} objects have this id")
-    error, transform = store.column("error"), store.column("transform")
+    error, transform = (store.column(name)[: len(status)] for name in ("error", "transform"))
     # a field from elsewhere may have come without its shape: how far it is from it is not known
     sound = np.isfinite(error) | (np.isnan(error) & bool(store.imported))
     sound &= np.isfinite(transform).all(1) & (transform[:, 3] != 0)

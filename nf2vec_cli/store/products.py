@@ -166,8 +166,9 @@ class Embeddings:
                 hint=f"run `nf2vec encode {store.path}{by}` first",
             )
         with damage(store.path, f"{EMBEDDINGS}/{key}", remade):
-            self._values: Any = group["values"]
+            # in this order: a run that adds rows lengthens the digests last
             self._digest: Any = group["digest"]
+            self._values: Any = group["values"]
             _require_form(self._values, "float32", None)
             _require_form(self._digest, "uint8", DIGEST)
 
@@ -215,10 +216,16 @@ class Embeddings:
         return np.flatnonzero(whole & same), np.flatnonzero(whole & ~same & held.any(1))
 
     @uninterrupted()
-    def write(self, rows: Iterable[int], values: Floats) -> None:
-        """Keep embeddings [B, E] of rows; they count when their fields' digests are written."""
+    def write(
+        self, rows: Iterable[int], values: Floats, digest: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Keep embeddings [B, E] of rows; they count when their fields' digests are written.
+
+        digest: [B, 16] of the fields that were embedded; None: of those that the store holds now.
+        """
         index = np.asarray(list(rows), np.int64)
-        digest = self.store.column("digest", index)
+        if digest is None:
+            digest = self.store.column("digest", index)
         for array, part in ((self._values, values), (self._digest, digest)):
             for at in grouped(index, int(array.chunks[0])):
                 low, high = int(index[at].min()), int(index[at].max()) + 1

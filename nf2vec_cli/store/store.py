@@ -155,6 +155,11 @@ class Store:
         """N: length of every column, empty slots included."""
         return int(self._array("status").shape[0])
 
+    @property
+    def next_row(self) -> int:
+        """The row of the next new object: new ones begin a shard."""
+        return -(-self.slots // self.shard_length) * self.shard_length
+
     def column(self, name: str, rows: Iterable[int] | None = None) -> Any:
         """Read a column: [N] or [N, width]; a text column as a list of N texts.
 
@@ -244,7 +249,7 @@ class Store:
         """
         if not entries:
             return np.empty(0, np.int64)
-        first = -(-self.slots // self.shard_length) * self.shard_length
+        first = self.next_row
         count = -(-len(entries) // self.shard_length) * self.shard_length
         rows = np.arange(first, first + len(entries))
         # before anything grows: a name that does not fit must change nothing

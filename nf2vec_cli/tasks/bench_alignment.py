@@ -29,7 +29,7 @@ from nf2vec_cli.tasks.alignment import (
     mean_row,
     repeatability,
 )
-from nf2vec_cli.tasks.encode import embedder
+from nf2vec_cli.tasks.encode_shard import embedder
 from nf2vec_cli.tasks.encoders import find_encoder
 from nf2vec_cli.tasks.fit_object import Failed, Job, Prepared, fit_jobs, prepare
 from nf2vec_cli.tasks.optimise import draw_points, network_of, object_seed

@@ -22,7 +22,7 @@ from nf2vec_cli.models.encoder import AlignedEncoder
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
-from nf2vec_cli.tasks.encode import embedder
+from nf2vec_cli.tasks.encode_shard import embedder
 from nf2vec_cli.tasks.spread import one_thread
 
 CPU = torch.device("cpu")

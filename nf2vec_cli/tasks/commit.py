@@ -11,9 +11,10 @@ import numpy as np
 
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.durable import uninterrupted
+from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.fit_object import Failed, Fitted
-from nf2vec_cli.tasks.plan import Item, Plan
+from nf2vec_cli.tasks.plan import Item, Plan, Why
 
 Outcome = Fitted | Failed
 
@@ -62,10 +63,13 @@ def by_shard(
 
 
 class Tally:
-    """Commits batches to the store and counts what became of each object."""
+    """Commits batches to the store and counts what became of each object.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    shared: other runs write in between. What one of them has done meanwhile stays as it is.
+    """
+
+    def __init__(self, store: Store, *, shared: bool = False) -> None:
+        self.store, self.shared, self.skipped = store, shared, 0
         self.fitted, self.open, self.seconds = 0, 0, 0.0
         self.failures: list[Failure] = []
         self.studies: list[dict[str, tuple[int, float]]] = []
@@ -73,6 +77,8 @@ class Tally:
     @uninterrupted()
     def commit(self, batch: list[tuple[Item, Outcome]]) -> None:
         """Write one batch: fields first, then the objects that failed, with their reasons."""
+        if self.shared:
+            batch = self._not_done(batch)
         fitted = [(i, o) for i, o in batch if isinstance(o, Fitted)]
         failed = [(i, o) for i, o in batch if isinstance(o, Failed)]
         if fitted:
@@ -95,6 +101,17 @@ class Tally:
         self.seconds += sum(o.columns["seconds"] for _, o in fitted)
         self.studies += [o.study for _, o in fitted if o.study]
 
+    def _not_done(self, batch: list[tuple[Item, Outcome]]) -> list[tuple[Item, Outcome]]:
+        """Leave out objects that were to be done for the first time, and are done by now."""
+        status, again = (
+            self.store.column("status", [item.row for item, _ in batch]),
+            (Why.changed, Why.forced),
+        )
+        pairs = zip(batch, status, strict=True)
+        left = [(i, o) for (i, o), now in pairs if now != Status.DONE or i.why in again]
+        self.skipped += len(batch) - len(left)
+        return left
+
     def _update(self, failed: list[tuple[Item, Failed]]) -> None:
         """Keep what is known of failed objects; how much that is depends on how far they came."""
         self.store.reopen([item.row for item, _ in failed])
@@ -110,7 +127,7 @@ class Tally:
         """Sum up the run."""
         return FitResult(
             self.fitted,
-            plan.skipped,
+            plan.skipped + self.skipped,
             len(self.failures),
             plan.failed_before,
             self.open,

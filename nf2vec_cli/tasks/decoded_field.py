@@ -26,6 +26,11 @@ class DecodedField:
         self.decoder, self.z, self.read_back = decoder, z[None], field.read_back
         self.reach, self.tile = CLIP, TILE[z.device.type]
 
+    def to(self, device: torch.device) -> None:
+        """Compute on a device from now on."""
+        self.decoder, self.z = self.decoder.to(device), self.z.to(device)
+        self.tile = TILE[device.type]
+
     @torch.no_grad()
     def values(self, coords: Floats) -> Floats:  # [M, 3] -> [M]
         """Say what the decoded field is at points of object space."""

@@ -34,6 +34,11 @@ class DecodedRadiance:
         self.decoder, self.z, self.samples, self.cells = decoder, z[None], samples, cells
         self.backend = backend
 
+    def to(self, device: torch.device) -> None:
+        """Compute on a device from now on."""
+        self.decoder, self.z = self.decoder.to(device), self.z.to(device)
+        self.__dict__.pop("grid", None)  # found anew where it is needed
+
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]
         """Give colours in [0, 1] and densities per unit of object space, whatever the grid says."""

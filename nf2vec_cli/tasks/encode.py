@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from nf2vec_cli.core.device import open_device, quick_products, use_bfloat16
+from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.models.autoencoder import AutoEncoder
-from nf2vec_cli.models.encoder import RowsEncoder, pooled
-from nf2vec_cli.models.matching import ALIGNED, correlation
-from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
-from nf2vec_cli.tasks.aligned_store import least_alike
+from nf2vec_cli.tasks.cluster import open_cluster
+from nf2vec_cli.tasks.encode_shard import Embedded, ShardEncoder, encode_shard
 from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder, require_known_init
+from nf2vec_cli.tasks.share import Share, Turns
+from nf2vec_cli.tasks.spread import WorkerDied, one_thread, spread, workers_for
 
-TOGETHER = 32  # objects that a GPU embeds at once: 100 MB for each layer at the paper's size
+SHARED = 256  # embeddings of a write, where several processes wait for each other's
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What `encode` did. strangers: ids of fields that are not aligned with the init."""
+    """What `encode` did.
+
+    strangers: ids of fields that are not aligned with the init. lost: of those whose worker died.
+    """
 
     encoder: str
     encoded: int
     skipped: int
     failed: int
     strangers: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def encode_store(
@@ -47,122 +45,130 @@ def encode_store(
     *,
     encoder: str | None = None,
     device: str = "auto",
+    jobs: int = 0,
+    ray: str | None = None,
+    share: Share | None = None,
     force: bool = False,
     wait: float | None = None,
     progress: Progress | None = None,
 ) -> EncodeResult:
     """Embed the fields that have no embedding yet, or whose weights have changed since.
 
-    Shards are read while the one before is being embedded. A shard is always computed whole, so an
-    embedding is the same bits whichever objects are asked for.
+    A shard is always computed whole, by one thread, so that an embedding is the same bits whichever
+    objects are asked for and however the work is spread. Workers read the weights themselves, by
+    the store's path, so that this process, which alone writes, is not in their way.
 
     Args:
         path: the store.
         encoder: as `open_encoder` takes it. One from elsewhere is copied into the store.
-        device: "cpu", "cuda", "cuda:N" or "auto".
+        device: "cpu", "cuda", "cuda:N" or "auto"; on CUDA this process does all the work, or the
+            cluster's GPUs.
+        jobs: worker processes; 0 for one a core.
+        ray: cluster that works instead, as `open_cluster` takes it.
+        share: what this process does of a store that several work at. They write in turn.
         force: embed all again.
-        wait: seconds to wait for another run's lock.
+        wait: seconds to wait for another run's lock; None: not at all, or as `Turns` has it.
         progress: told about each object.
 
     Raises:
         StoreError: no encoder fits, or nothing is fitted.
         InputError: a file is no encoder.
     """
-    target = open_device(device)
-    with store_lock(path, wait=wait), progress or Silent() as teller:
-        store = open_store(path, mode="a")
-        done = store.rows(Status.DONE)
-        if not len(done):
-            raise StoreError(
-                f"{path} holds no fitted field",
-                hint=f"run `nf2vec fit SHAPES --field {store.field} --store {path}` first",
-            )
-        require_known_init(store)
-        trained = open_encoder(store, encoder)
-        keep_encoder(store, trained)
-        size = trained.module.decoder.embedding
-        kept = Embeddings.open_or_make(store, trained.key, size)
-        todo = done if force else np.setdiff1d(done, kept.current())
-        embed, least = embedder(trained.module, target), least_alike(store)
-        teller.start(len(todo), "encode")
-        strangers: list[int] = []
-        for rows, theta in _shards(store, todo):
-            sound = aligned(theta, store.init, trained.module.encoder.spec, least)
-            z = embed(torch.from_numpy(theta)).numpy()
-            wanted = np.isin(rows, todo)
-            good = wanted & sound & np.isfinite(z).all(1)
-            strangers += rows[wanted & ~good].tolist()
-            if good.any():
-                kept.write(rows[good], z[good])
-            teller.advance(int(wanted.sum()))
+    turns = Turns(path, share, wait)
+    with open_cluster(ray, device=device, jobs=jobs) as cluster:
+        target = cluster.device if cluster else open_device(device)
+        with turns.run(), progress or Silent() as teller:
+            with turns.write():
+                store = open_store(path, mode="a")
+                done = _fitted(store)
+                trained = open_encoder(store, encoder)
+                keep_encoder(store, trained)
+                kept = Embeddings.open_or_make(store, trained.key, trained.module.decoder.embedding)
+                # as fields are before they are read: an embedding of one that changes is stale
+                digest = store.column("digest")
+                todo = done if force else np.setdiff1d(done, kept.current())
+            if share is not None:
+                done, todo = (rows[share.owns(rows // store.batch)] for rows in (done, todo))
+            shards = _shards(done, todo, store.batch)
+            here = cluster is None and target.type == "cuda"
+            workers = 1 if here else workers_for(len(shards), jobs, cluster)
+            if workers == 1:
+                found = ShardEncoder(store, trained, target).encode_all(shards)
+            else:
+                work = partial(encode_shard, path=path.absolute(), key=trained.key, device=target)
+                found = spread(work, shards, workers=workers)
+            sieve = _Sieve(todo, teller)
+            teller.start(len(todo), "encode")
+            with one_thread():
+                sifted = map(sieve.sift, shards, found)
+                for rows, z in _gathered(sifted, SHARED if share else 1):
+                    with turns.write():
+                        kept.write(rows, z, digest[rows])
     names = store.column("id")
     return EncodeResult(
         trained.key,
-        len(todo) - len(strangers),
+        len(todo) - len(sieve.strangers) - len(sieve.lost),
         len(done) - len(todo),
-        len(strangers),
-        tuple(names[row] for row in strangers),
+        len(sieve.strangers) + len(sieve.lost),
+        tuple(names[row] for row in sieve.strangers),
+        tuple(names[row] for row in sieve.lost),
     )
 
 
-def embedder(module: AutoEncoder, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Give the function from weights [B, P] to embeddings [B, E], both on the CPU."""
-    encoder = module.encoder.to(device).eval()
-    if not isinstance(encoder, RowsEncoder):
+class _Sieve:
+    """Parts embeddings that are to be kept from what failed."""
 
-        @torch.inference_mode()
-        def straight(theta: Tensor) -> Tensor:
-            found: Tensor = encoder(theta.to(device)).cpu()
-            return found
+    def __init__(self, todo: Rows, teller: Progress) -> None:
+        self.todo, self.teller = todo, teller
+        self.strangers, self.lost = list[int](), list[int]()
 
-        return straight
-    # as it was trained: in bfloat16 where the device has units for it (4 times as fast on a CPU
-    # with AVX-512 BF16, 0.4 % away from single precision), else by the CPU's quicker library
-    dtype = torch.bfloat16 if use_bfloat16("auto", device) else torch.float32
-    rows, spec = encoder.folded().to(dtype), encoder.spec
-    on_cpu = device.type == "cpu"
-
-    @torch.inference_mode()
-    def folded(theta: Tensor) -> Tensor:
-        # an object's rows are a batch of their own, and their activations stay in the cache
-        parts = theta.split(1 if on_cpu else TOGETHER)
-        with quick_products() if on_cpu else nullcontext():
-            each = [pooled(rows, weight_rows(part.to(device, dtype), spec)) for part in parts]
-        return torch.cat(each).float().cpu()
-
-    return folded
+    def sift(self, rows: Rows, found: Embedded | WorkerDied) -> tuple[Rows, Floats]:
+        """Give the rows of a shard that were asked for and are sound, and their embeddings."""
+        wanted = np.isin(rows, self.todo)
+        self.teller.advance(int(wanted.sum()))
+        if isinstance(found, WorkerDied):
+            self.lost += rows[wanted].tolist()
+            return rows[:0], np.empty((0, 0), np.float32)
+        self.strangers += rows[wanted & ~found.sound].tolist()
+        good = wanted & found.sound
+        return rows[good], found.z[good]
 
 
-def _shards(store: Store, todo: Rows) -> Iterator[tuple[Rows, Floats]]:
-    """Yield each shard that has something to do, whole, while the next is being read."""
-    status = store.column("status")
-
-    def read(shard: int) -> tuple[Rows, Floats]:
-        rows = np.arange(shard * store.batch, (shard + 1) * store.batch)
-        theta = np.broadcast_to(store.init, (len(rows), len(store.init))).copy()
-        there = rows[status[rows] == Status.DONE]
-        theta[there - rows[0]] = store.weights(there)
-        return rows, theta
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = None
-        for shard in np.unique(todo // store.batch):
-            current, ahead = ahead, reader.submit(read, int(shard))
-            if current is not None:
-                yield current.result()
-        if ahead is not None:
-            yield ahead.result()
+def _gathered(parts: Iterable[tuple[Rows, Floats]], least: int) -> Iterator[tuple[Rows, Floats]]:
+    """Put parts together until they are `least` rows or more; what is interrupted comes too."""
+    held: list[tuple[Rows, Floats]] = []
+    try:
+        for part in parts:
+            held += [part] if len(part[0]) else []
+            if sum(len(rows) for rows, _ in held) >= least:
+                yield _joined(held)
+                held = []
+    except KeyboardInterrupt:
+        if held:
+            yield _joined(held)
+        raise
+    if held:
+        yield _joined(held)
 
 
-def aligned(
-    theta: Floats, init: Floats, spec: NetworkSpec, least: float | None = None
-) -> NDArray[np.bool_]:
-    """Tell which fields are finite and correlate with the init in their hidden weights.
+def _joined(parts: list[tuple[Rows, Floats]]) -> tuple[Rows, Floats]:
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([z for _, z in parts])
 
-    least: in a store that `align` made, what their matrices alone have to reach (`least_alike`):
-    matching makes the biases of any field alike.
-    """
-    both = torch.from_numpy(theta), torch.from_numpy(init)
-    alike = correlation(*both, spec, biases=least is None)
-    found: NDArray[np.bool_] = (alike > ALIGNED if least is None else alike >= least).numpy()
-    return found
+
+def _fitted(store: Store) -> Rows:
+    done = store.rows(Status.DONE)
+    if not len(done):
+        raise StoreError(
+            f"{store.path} holds no fitted field",
+            hint=f"run `nf2vec fit SHAPES --field {store.field} --store {store.path}` first",
+        )
+    require_known_init(store)
+    return done
+
+
+def _shards(done: Rows, todo: Rows, batch: int) -> list[Rows]:
+    """Give each shard that has something to do: its rows that are fitted."""
+    places = done // batch
+    wanted = np.flatnonzero(np.isin(places, todo // batch))
+    cuts = np.flatnonzero(np.diff(places[wanted])) + 1
+    return [part for part in np.split(done[wanted], cuts) if len(part)]

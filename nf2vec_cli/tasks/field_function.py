@@ -28,6 +28,7 @@ class Askable(Protocol):
     def values(self, coords: Floats) -> Floats: ...
 
     def slopes(self, coords: Floats) -> tuple[Floats, Floats]: ...
+    def to(self, device: torch.device) -> None: ...
 
 
 class FieldFunction:
@@ -54,9 +55,14 @@ class FieldFunction:
             flat = transform_fields(flat, spec, linear, shift)
             if kind != "occ":
                 self.factor = float(move.stretches[-1])
-        self.theta, self.spec = flat.to(device), spec
+        self.theta, self.spec = flat, spec
+        self.to(device)
         self.read_back = field.read_back
         self.reach = CLIP * self.factor
+
+    def to(self, device: torch.device) -> None:
+        """Compute on a device from now on."""
+        self.theta = self.theta.to(device)
 
     def values(self, coords: Floats) -> Floats:  # [M, 3] -> [M]
         """Say what the field is at points of object space."""

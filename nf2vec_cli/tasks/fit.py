@@ -16,24 +16,25 @@ from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.core.sine import fused_sine_available
-from nf2vec_cli.errors import ConfigError, DeviceError, Nf2vecError, StoreError, UsageFault
+from nf2vec_cli.errors import StoreError
 from nf2vec_cli.fields import FieldName
 from nf2vec_cli.models.network import NetworkSpec, radiance_init, siren_init
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
-from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.store.create import create_store, holds_store, shard_for
 from nf2vec_cli.store.damage import fit_config
-from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import UNKNOWN_INIT, Store, open_store
+from nf2vec_cli.tasks.cluster import open_cluster
 from nf2vec_cli.tasks.commit import FitResult, Tally, by_shard
 from nf2vec_cli.tasks.fit_object import Job
 from nf2vec_cli.tasks.fit_radiance import fitter_of
+from nf2vec_cli.tasks.fit_settings import other_settings, refuse_graphs, refuse_settings
 from nf2vec_cli.tasks.optimise import network_of
 from nf2vec_cli.tasks.optimise_rays import radiance_network
-from nf2vec_cli.tasks.plan import NEW, Item, Plan, plan_objects
-from nf2vec_cli.tasks.spread import available_cores
+from nf2vec_cli.tasks.plan import NEW, Item, Plan, placed, plan_objects
+from nf2vec_cli.tasks.share import Share, Turns
+from nf2vec_cli.tasks.spread import workers_for
 
 STUDIED = 8  # objects of a run on which every codec is measured
 READING = 600.0  # seconds to read and sample an object; a mesh of millions of faces takes minutes
@@ -62,6 +63,7 @@ def plan_fit(
     config: FitConfig | None = None,
     retry: bool = False,
     force: bool = False,
+    share: Share | None = None,
 ) -> tuple[Plan, FitConfig]:
     """Say what `fit_shapes` would do, and by which settings; writes nothing.
 
@@ -72,12 +74,13 @@ def plan_fit(
         config: settings asked for; None: the store's own, or the defaults for a new store.
         retry: fit again what failed before.
         force: fit again what is done.
+        share: plan this share of the store's rows alone, and all that has no row yet.
 
     Raises:
         StoreError: the store is of another field, or starts from another init.
         ConfigError: the store was made with other settings, or the field has no crops.
     """
-    _refuse_settings(refs, field, config)
+    refuse_settings(refs, field, config)
     opened = open_store(store) if holds_store(store) else None
     if opened is None:
         default = FitConfig(**fit_defaults(Preset.small, Recipe.fast, field))
@@ -96,8 +99,8 @@ def plan_fit(
             hint=f"`--store {store.with_name('other.zarr')}`",
         )
     if config is not None and config != kept:
-        raise _other_settings(store, kept, config)
-    return plan_objects(refs, opened, retry=retry, force=force), kept
+        raise other_settings(store, kept, config)
+    return plan_objects(refs, opened, retry=retry, force=force, share=share), kept
 
 
 def preview_fit(
@@ -108,9 +111,15 @@ def preview_fit(
     config: FitConfig | None = None,
     retry: bool = False,
     force: bool = False,
+    share: Share | None = None,
 ) -> FitPreview:
     """Describe what `fit_shapes` would do with the same arguments; writes nothing."""
-    plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
+    plan, config = plan_fit(
+        refs, store, field=field, config=config, retry=retry, force=force, share=share
+    )
+    if share is not None:  # new objects have no rows yet: those that they would be given
+        first = open_store(store).next_row if holds_store(store) else 0
+        plan = replace(plan, todo=tuple(_owned(placed(plan, first), share, config.batch)))
     return FitPreview(
         store=str(store),
         field=field,
@@ -134,6 +143,8 @@ def fit_shapes(
     config: FitConfig | None = None,
     device: str = "auto",
     jobs: int = 0,
+    ray: str | None = None,
+    share: Share | None = None,
     retry: bool = False,
     force: bool = False,
     wait: float | None = None,
@@ -147,7 +158,9 @@ def fit_shapes(
         refs, store, field, config, retry, force: as for `plan_fit`.
         device: "cpu", "cuda", "cuda:N" or "auto".
         jobs: worker processes; 0 for one a core; 1: this process, if there is no `limit`.
-        wait: seconds to wait for another run's lock; None: not at all.
+        ray: cluster that works instead, as `open_cluster` takes it; this process alone writes.
+        share: what this process does of a plan that several work at. They write in turn.
+        wait: seconds to wait for another run's lock; None: not at all, or as `Turns` has it.
         limit: seconds that an object may take before its worker is killed, and it counts as failed;
             0: any; None: `patience`, where there are worker processes.
         graphs: several steps of the objects on a GPU as one CUDA graph.
@@ -158,39 +171,49 @@ def fit_shapes(
         DeviceError: the device is not there, or has no graphs.
     """
     progress = progress or Silent()
-    target = open_device(device)
-    if graphs:
-        _refuse_graphs(field, target)
-    _refuse_settings(refs, field, config)  # before a lock makes the folder
-    with store_lock(store, wait=wait, make=True):
-        plan, config = plan_fit(refs, store, field=field, config=config, retry=retry, force=force)
-        opened = _open_or_create(store, field, config, len(refs))
-        opened.update([item.row for item in plan.relabelled], **_labels(plan.relabelled))
-        items = _registered(opened, plan)
-        jobs_of = _jobs(items, opened, field, config)
-        workers = max(1, min(jobs or available_cores(), len(items)))
-        tally = Tally(opened)
-        with progress:
+    refuse_settings(refs, field, config)  # before a lock makes the folder
+    turns = Turns(store, share, wait)
+    with open_cluster(ray, device=device, jobs=jobs) as cluster:
+        target = cluster.device if cluster else open_device(device)
+        if graphs:
+            refuse_graphs(field, target)
+        with turns.run(make=True), progress:
+            with turns.write(make=True):
+                plan, config = plan_fit(
+                    *(refs, store),
+                    field=field,
+                    config=config,
+                    retry=retry,
+                    force=force,
+                    share=share,
+                )
+                opened = _open_or_create(store, field, config, len(refs))
+                opened.update([item.row for item in plan.relabelled], **_labels(plan.relabelled))
+                items = _owned(_registered(opened, plan), share, opened.batch)
             progress.start(len(items), "fit")
-            fit = partial(fitter_of(field), graphs=True) if graphs else fitter_of(field)
-            outcomes = fit(
-                jobs_of,
+            outcomes = (partial(fitter_of(field), graphs=True) if graphs else fitter_of(field))(
+                _jobs(items, opened, field, config),
                 opened.init,
                 device=target,
-                workers=workers,
+                workers=workers_for(len(items), jobs, cluster),
                 size=opened.batch,
                 limit=limit_of(limit, jobs, field, config),
             )
+            tally = Tally(opened, shared=share is not None)
             for batch in by_shard(items, outcomes, opened.batch, progress):
-                tally.commit(batch)
-        result = tally.result(plan)
-        if items:
-            opened.record_run(
-                "fit",
-                config=config.model_dump(mode="json"),
-                summary=tally.summary(result) | {"roots": _roots(refs)},
-                versions=versions(target, threads=1),
-            )
+                with turns.write():
+                    tally.commit(batch)
+            result = tally.result(plan)
+            if items:
+                who = {} if share is None else {"share": str(share)}
+                with turns.write():
+                    opened.record_run(
+                        "fit",
+                        config=config.model_dump(mode="json"),
+                        summary=tally.summary(result) | {"roots": _roots(refs)} | who,
+                        versions=versions(target, threads=1)
+                        | (cluster.versions if cluster else {}),
+                    )
     return result
 
 
@@ -219,48 +242,6 @@ def versions(device: torch.device, *, threads: int | None = None) -> dict[str, s
         "threads": str(threads or torch.get_num_threads()),
         "sine": "numba" if fused_sine_available() else "torch",
     }
-
-
-def _refuse_graphs(field: FieldName, device: torch.device) -> None:
-    if field is FieldName.nerf:
-        raise UsageFault(
-            "rays take as many samples as they meet, which no CUDA graph can hold",
-            hint="leave out `--cuda-graphs`",
-        )
-    if device.type != "cuda":
-        raise DeviceError(
-            f"CUDA graphs need a CUDA device, not {str(device)!r}",
-            hint="`--device cuda`, or leave out `--cuda-graphs`",
-        )
-
-
-def _refuse_settings(refs: list[ShapeRef], field: FieldName, config: FitConfig | None) -> None:
-    """Refuse settings without meaning: a surface that was cut is open, and has no inside."""
-    pictures = field is FieldName.nerf
-    if pictures and any(ref.copy for ref in refs):
-        raise ConfigError(
-            "a copy of other proportions has no pictures", hint="leave out `--augment`"
-        )
-    if config is None:
-        return
-    if config.background:
-        colour_of(config.background)
-    if config.target_error and pictures:
-        raise ConfigError(
-            "target_error: fits of nerf take all their steps", hint="leave out `--target-error`"
-        )
-    solid = field is FieldName.occ and config.occupancy == "solid"
-    if config.crop < 1 and pictures:
-        raise ConfigError(
-            f"crop {config.crop:g} cuts surfaces, and nerf is fitted to pictures",
-            hint="leave out `--crop`, or `--field udf`",
-        )
-    if config.crop < 1 and (field is FieldName.sdf or solid):
-        kind = "solid occupancy" if solid else "sdf"
-        raise ConfigError(
-            f"crop {config.crop:g} leaves surfaces that are open, and {kind} needs an inside",
-            hint="`--field udf` fits open surfaces",
-        )
 
 
 def _open_or_create(path: Path, field: FieldName, config: FitConfig, objects: int) -> Store:
@@ -302,40 +283,21 @@ def _labels(items: Sequence[Item]) -> dict[str, list[str]]:
 
 
 def _registered(store: Store, plan: Plan) -> list[Item]:
-    """Give every object a row; then sort by row, so that a shard's objects come together."""
-    new = [item for item in plan.todo if item.row == NEW]
-    rows = store.register(
-        [
-            Entry(r.id, r.source, r.class_name, r.split, r.parent, r.copy)
-            for r in (item.ref for item in new)
-        ]
-    )
-    placed = [replace(item, row=int(row)) for item, row in zip(new, rows, strict=True)]
-    known = [item for item in plan.todo if item.row != NEW]
-    return sorted(placed + known, key=lambda item: item.row)
+    """Give every object a row."""
+    refs = [item.ref for item in plan.todo if item.row == NEW]
+    first = store.next_row
+    store.register([Entry(r.id, r.source, r.class_name, r.split, r.parent, r.copy) for r in refs])
+    return placed(plan, first)
+
+
+def _owned(items: list[Item], share: Share | None, batch: int) -> list[Item]:
+    return [item for item in items if share is None or share.owns(item.row // batch)]
 
 
 def _jobs(items: list[Item], store: Store, field: FieldName, config: FitConfig) -> Iterator[Job]:
-    cache = store.path.with_suffix(".views") if field is FieldName.nerf else None
+    # whole paths: a worker of a cluster runs in another folder
+    cache = store.path.with_suffix(".views").absolute() if field is FieldName.nerf else None
     for index, item in enumerate(items):
         ref, study = item.ref, index < STUDIED
-        yield Job(ref.id, ref.path, field, config, store.init_hash, ref.copy, study, cache)
-
-
-# settings that name the shared init: a store has one, and fields from two cannot be compared
-INIT = {"hidden", "layers", "omega", "octaves", "biases", "init_seed"}
-
-
-def _other_settings(store: Path, kept: FitConfig, asked: FitConfig) -> Nf2vecError:
-    ours, theirs = kept.model_dump(mode="json"), asked.model_dump(mode="json")
-    differ = [k for k in ours if ours[k] != theirs[k]]
-    told = "; ".join(f"{k} {ours[k]} there, {theirs[k]} asked for" for k in differ)
-    if INIT & set(differ):
-        return StoreError(
-            f"{store} starts its fields from another init: {told}",
-            hint=f"`--store {store.with_name('other.zarr')}`, or leave these settings out",
-        )
-    return ConfigError(
-        f"{store} was made with other settings: {told}",
-        hint="leave the settings out to go on as the store was begun, or name a new store",
-    )
+        path = ref.path.absolute()
+        yield Job(ref.id, path, field, config, store.init_hash, ref.copy, study, cache)

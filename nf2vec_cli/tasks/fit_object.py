@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from functools import partial
 from hashlib import sha256
-from itertools import chain, tee
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from nf2vec_cli.shapes.unit import into_unit
 from nf2vec_cli.store.codec import CODECS, codec_size, roundtrip
 from nf2vec_cli.tasks.field_function import FieldFunction
 from nf2vec_cli.tasks.optimise import Optimised, network_of, object_seed, optimise
-from nf2vec_cli.tasks.spread import WorkerDied, spread
+from nf2vec_cli.tasks.spread import Engine, WorkerDied, spread
 
 log = logging.getLogger(__name__)
 UNKNOWN = 255  # whether the surface is closed, of what has none
@@ -92,12 +92,12 @@ def fit_jobs(
     init: Theta,
     *,
     device: torch.device,
-    workers: int,
+    workers: int | Engine,
     size: int,
     limit: float | None = None,
     graphs: bool = False,
 ) -> Iterator[Fitted | Failed]:
-    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU.
+    """Fit each job's object, in order: one a worker on a CPU, `size` at once on a GPU.
 
     limit: seconds that a worker may take for an object. graphs: several steps of those on the GPU
     as one CUDA graph.
@@ -107,7 +107,44 @@ def fit_jobs(
         for outcome in spread(work, jobs, workers=workers, limit=limit):
             yield lost(outcome) if isinstance(outcome, WorkerDied) else outcome
         return
-    yield from _fit_together(jobs, init, device, workers, size, limit, graphs)
+    together = partial(_fit_prepared, init=init, device=device, size=size, graphs=graphs)
+    if isinstance(workers, int):
+        mine, theirs = tee(jobs)
+        yield from together(mine, spread(prepare, theirs, workers=workers, limit=limit))
+    else:
+        yield from fit_batches(prepare, partial(listed, together), jobs, workers, size)
+
+
+def fit_batches(
+    prepare: Callable[[Job], Any],
+    fit: Callable[[list[Job], list[Any]], list[Fitted | Failed]],
+    jobs: Iterable[Job],
+    engine: Engine,
+    size: int,
+) -> Iterator[Fitted | Failed]:
+    """Fit the jobs' objects, `size` at once, on the GPUs of an engine."""
+    mine, theirs = tee(batches(jobs, size))
+    for batch, outcomes in zip(mine, engine.spread_batches(prepare, fit, theirs), strict=True):
+        if not isinstance(outcomes, WorkerDied):
+            yield from outcomes
+            continue
+        # any object may be to blame: fit each alone to find out
+        for alone in engine.spread_batches(prepare, fit, ([job] for job in batch)):
+            yield lost(alone) if isinstance(alone, WorkerDied) else alone[0]
+
+
+def listed(
+    fit: Callable[..., Iterator[Fitted | Failed]], jobs: list[Job], prepared: list[Any]
+) -> list[Fitted | Failed]:
+    """Fit a batch to its end, in a worker."""
+    return list(fit(jobs, prepared))
+
+
+def batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Cut jobs into lists of `size`; the last may be shorter."""
+    queue = iter(jobs)
+    while batch := list(islice(queue, size)):
+        yield batch
 
 
 def fit_object(job: Job, init: Theta) -> Fitted | Failed:
@@ -124,16 +161,16 @@ def fit_object(job: Job, init: Theta) -> Fitted | Failed:
     return _measured(job, prepared, fitted, init, time.process_time() - started)
 
 
-def _fit_together(
+def _fit_prepared(
     jobs: Iterable[Job],
+    prepared: Iterable[Prepared | Failed | WorkerDied],
+    *,
     init: Theta,
     device: torch.device,
-    workers: int,
     size: int,
-    limit: float | None,
     graphs: bool,
 ) -> Iterator[Fitted | Failed]:
-    """Prepare objects in worker processes, and fit them as one batched network on the GPU."""
+    """Fit objects that workers prepare as one batched network on the GPU."""
     jobs = iter(jobs)
     first = next(jobs, None)
     if first is None:
@@ -145,24 +182,22 @@ def _fit_together(
 
     def pools() -> Iterator[tuple[Pool, int]]:
         nonlocal count
-        mine, theirs = tee(chain([first], jobs))
-        made = spread(prepare, theirs, workers=workers, limit=limit)
-        for job, prepared in zip(mine, made, strict=True):
-            if isinstance(prepared, Prepared):
+        for job, ready in zip(chain([first], jobs), prepared, strict=True):
+            if isinstance(ready, Prepared):
                 slots.append(count)
-                known[count] = (job, prepared)
+                known[count] = (job, ready)
                 count += 1
-                yield prepared.pool, prepared.seed
+                yield ready.pool, ready.seed
             else:
-                slots.append(lost(prepared) if isinstance(prepared, WorkerDied) else prepared)
+                slots.append(lost(ready) if isinstance(ready, WorkerDied) else ready)
 
     field, start = field_of(first.field), torch.from_numpy(init)
     began = time.process_time()
     fits = optimise(start, pools(), field, first.config, device=device, places=size, graphs=graphs)
     for fitted in fits:
         now = time.process_time()
-        job, prepared = known.pop(fitted.index)
-        outcomes[fitted.index] = _measured(job, prepared, fitted, init, now - began)
+        job, ready = known.pop(fitted.index)
+        outcomes[fitted.index] = _measured(job, ready, fitted, init, now - began)
         began = time.process_time()
         while slots and (not isinstance(slots[0], int) or slots[0] in outcomes):
             head = slots.popleft()

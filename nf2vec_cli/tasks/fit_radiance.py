@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,11 @@ from nf2vec_cli.tasks.fit_object import (
     Failed,
     Fitted,
     Job,
+    batches,
     codec_study,
+    fit_batches,
     fit_jobs,
+    listed,
     lost,
     product_key,
     reason_of,
@@ -46,7 +48,7 @@ from nf2vec_cli.tasks.fit_object import (
 from nf2vec_cli.tasks.optimise import object_seed
 from nf2vec_cli.tasks.optimise_rays import Lit, optimise_rays, radiance_network
 from nf2vec_cli.tasks.radiance_field import RadianceField
-from nf2vec_cli.tasks.spread import WorkerDied, spread
+from nf2vec_cli.tasks.spread import Engine, WorkerDied, spread
 
 log = logging.getLogger(__name__)
 SEEN = 0.5  # opacity from which a ray ends on a surface
@@ -74,11 +76,11 @@ def fit_radiance(
     init: Floats,
     *,
     device: torch.device,
-    workers: int,
+    workers: int | Engine,
     size: int,
     limit: float | None = None,
 ) -> Iterator[Fitted | Failed]:
-    """Fit each job's object, in order: one a worker process on a CPU, `size` at once on a GPU.
+    """Fit each job's object, in order: one a worker on a CPU, `size` at once on a GPU.
 
     limit: seconds that a worker may take for an object.
     """
@@ -86,32 +88,34 @@ def fit_radiance(
         work = partial(fit_views, init=init)
         for outcome in spread(work, jobs, workers=workers, limit=limit):
             yield lost(outcome) if isinstance(outcome, WorkerDied) else outcome
-    else:
-        yield from _fit_together(jobs, init, device, workers, size, limit)
+        return
+    together = partial(_fit_prepared, init=init, device=device)
+    if not isinstance(workers, int):
+        yield from fit_batches(prepare_views, partial(listed, together), jobs, workers, size)
+        return
+    for batch in batches(jobs, size):
+        prepared = list(spread(prepare_views, batch, workers=workers, limit=limit))
+        yield from together(batch, prepared)
 
 
-def _fit_together(
-    jobs: Iterable[Job],
+def _fit_prepared(
+    batch: list[Job],
+    prepared: list[PreparedViews | Failed | WorkerDied],
+    *,
     init: Floats,
     device: torch.device,
-    workers: int,
-    size: int,
-    limit: float | None,
 ) -> Iterator[Fitted | Failed]:
-    """Prepare objects in worker processes, and fit `size` at once as one batched network."""
-    queue = iter(jobs)
-    while batch := list(islice(queue, size)):
-        prepared = list(spread(prepare_views, batch, workers=workers, limit=limit))
-        sound = [p for p in prepared if isinstance(p, PreparedViews)]
-        began = time.process_time()
-        lit = iter(_optimised(sound, batch[0], init, device))
-        for job, one in zip(batch, prepared, strict=True):
-            if isinstance(one, PreparedViews):
-                found = next(lit)
-                spent = (time.process_time() - began) / len(sound)
-                yield _measured(job, one, found, init, spent)
-            else:
-                yield lost(one) if isinstance(one, WorkerDied) else one
+    """Fit objects that workers have prepared as one batched network on the GPU."""
+    sound = [p for p in prepared if isinstance(p, PreparedViews)]
+    began = time.process_time()
+    lit = iter(_optimised(sound, batch[0], init, device))
+    for job, one in zip(batch, prepared, strict=True):
+        if isinstance(one, PreparedViews):
+            found = next(lit)
+            spent = (time.process_time() - began) / len(sound)
+            yield _measured(job, one, found, init, spent)
+        else:
+            yield lost(one) if isinstance(one, WorkerDied) else one
 
 
 def fit_views(job: Job, init: Floats) -> Fitted | Failed:

@@ -20,7 +20,7 @@ from nf2vec_cli.shapes.load import READABLE, load_shape
 from nf2vec_cli.store.codec import Floats, roundtrip
 from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Store
-from nf2vec_cli.tasks.encode import embedder
+from nf2vec_cli.tasks.encode_shard import embedder
 from nf2vec_cli.tasks.encoders import Trained
 from nf2vec_cli.tasks.fit_object import Failed, Job
 from nf2vec_cli.tasks.fit_radiance import fitter_of, read_views

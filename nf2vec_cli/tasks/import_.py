@@ -21,7 +21,7 @@ from nf2vec_cli.store.schema import Entry
 from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.aligned_store import least_alike
 from nf2vec_cli.tasks.commit import Failure, Tally, by_shard
-from nf2vec_cli.tasks.encode import aligned
+from nf2vec_cli.tasks.encode_shard import aligned
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.fit_object import Failed, Fitted, lost
 from nf2vec_cli.tasks.import_object import ImportJob, import_object, told

@@ -16,6 +16,7 @@ from nf2vec_cli.shapes.fingerprint import fingerprint, glance
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Store
 from nf2vec_cli.store.text import decode_text
+from nf2vec_cli.tasks.share import Share
 
 NEW = -1
 UNDONE = (Status.PENDING, Status.QUARANTINED)  # to be fitted whether or not the source changed
@@ -57,12 +58,18 @@ class Plan:
 
 
 def plan_objects(
-    refs: list[ShapeRef], store: Store | None, *, retry: bool = False, force: bool = False
+    refs: list[ShapeRef],
+    store: Store | None,
+    *,
+    retry: bool = False,
+    force: bool = False,
+    share: Share | None = None,
 ) -> Plan:
     """Compare shapes with what the store holds.
 
     An object is done when its row is, and its source has the size and time, or else the content,
-    that were fitted. A failed one is tried again when its source has changed, or on request.
+    that were fitted. A failed one is tried again when its source has changed, or on request. With
+    a share, rows of other shares are left out; objects that have no row yet are not.
     """
     if store is None:
         return Plan(tuple(Item(ref, Why.new) for ref in refs))
@@ -75,6 +82,8 @@ def plan_objects(
     for ref, row in zip(refs, known.rows, strict=True):
         if row == NEW:
             todo.append(Item(ref, Why.new))
+            continue
+        if share is not None and not share.owns(row // store.batch):
             continue
         state = status[row]
         changed = not force and state not in UNDONE and seen.changed(ref, row)
@@ -179,6 +188,13 @@ def _held_sources(store: Store) -> dict[str, str]:
     """Give the id of each source in a store."""
     records = (record for section in _sections(store) for record in section.records())
     return {source: name for _, copy, name, _, source, _, _ in records if not copy}
+
+
+def placed(plan: Plan, first: int) -> list[Item]:
+    """Give new objects the rows from `first` on; sorted, so that a shard's come together."""
+    rows = count(first)
+    items = [replace(i, row=next(rows)) if i.row == NEW else i for i in plan.todo]
+    return sorted(items, key=lambda item: item.row)
 
 
 def _keep_ids(refs: list[ShapeRef], held: dict[str, str]) -> list[ShapeRef]:

@@ -31,6 +31,7 @@ class Renderable(Protocol):
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def render(self, rays: Rays, *, background: Sequence[float]) -> Rendered: ...
+    def to(self, device: torch.device) -> None: ...
 
 
 class RadianceField:
@@ -47,6 +48,10 @@ class RadianceField:
         self.spec, self.samples, self.backend = spec, samples, backend
         self.grid = torch.as_tensor(grid)
         self.theta = torch.as_tensor(theta)[None]
+
+    def to(self, device: torch.device) -> None:
+        """Compute on a device from now on."""
+        self.grid, self.theta = self.grid.to(device), self.theta.to(device)
 
     @torch.no_grad()
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:  # [M, 3] -> [M, 3], [M]

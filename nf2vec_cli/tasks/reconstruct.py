@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nf2vec_cli.config import Origin
@@ -18,14 +20,16 @@ from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import FORMATS
 from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.store import Store, open_store
+from nf2vec_cli.tasks.cluster import open_cluster
 from nf2vec_cli.tasks.open_fields import Fields, open_fields
 from nf2vec_cli.tasks.picture_object import Film, Filmed, Shoot, compared, shoot
 from nf2vec_cli.tasks.rebuild import NATURAL, Form
 from nf2vec_cli.tasks.reconstruct_object import Chore, Rebuilt, Wanted, pictured, rebuild
 from nf2vec_cli.tasks.reconstruct_pictures import check_film, shoots
+from nf2vec_cli.tasks.share import Share
 from nf2vec_cli.tasks.sheet import Tile, write_sheet
 from nf2vec_cli.tasks.sources import inside, roots_of, sources_of
-from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
+from nf2vec_cli.tasks.spread import WorkerDied, spread, workers_for
 
 MESH_RESOLUTION = 128
 PICTURED = 24  # objects on a sheet
@@ -43,6 +47,8 @@ def reconstruct(
     origin: Origin = Origin.weights,
     encoder: str | None = None,
     jobs: int = 0,
+    ray: str | None = None,
+    share: Share | None = None,
     renderer: str = "auto",
     device: str = "auto",
     progress: Progress | None = None,
@@ -62,8 +68,11 @@ def reconstruct(
         origin: what the fields are read from: their own weights, or embeddings and a decoder.
         encoder: whose embeddings, as `open_encoder` takes it; None: the newest.
         jobs: worker processes; 0 for one a core.
+        ray: cluster that works instead, as `open_cluster` takes it; its workers write the files.
+        share: rows that this process does, of several that share them.
         renderer: of radiance, as `core.composite` names them.
-        device: "cpu", "cuda", "cuda:N" or "auto"; on CUDA this process does all the work.
+        device: "cpu", "cuda", "cuda:N" or "auto"; on CUDA this process does all the work, or the
+            cluster's GPUs.
         progress: told about each object.
 
     Raises:
@@ -74,39 +83,56 @@ def reconstruct(
     progress = progress or Silent()
     store = open_store(path)
     wanted = _completed(wanted or Wanted(), store.field)
-    target = open_device(device)
-    fields = open_fields(
-        store, origin, encoder=encoder, move=wanted.move, renderer=renderer, device=str(target)
-    )
-    rows = store.find(ids) if ids else fields.rows
-    fields.require(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    roots = () if not compare else (sources,) if sources else roots_of(store)
-    chores = _chores(store, rows, out, wanted, roots, fields)
-    # fields that are on a GPU are not handed to other processes
-    workers = max(1, min(jobs or available_cores(), len(rows))) if target.type == "cpu" else 1
-    names, done = store.column("id"), list[Rebuilt | Filmed]()
-    make, draw = (shoot, compared) if wanted.form is Form.pictures else (rebuild, pictured)
-    with progress:
-        progress.start(len(rows), "reconstruct")
-        results = spread(make, chores, workers=workers)
-        for row, result in zip(rows, results, strict=True):
-            progress.advance(1, names[row])
-            lost = Rebuilt(names[row], None, problem="its worker process died (out of memory?)")
-            done.append(lost if isinstance(result, WorkerDied) else result)
-            yield done[-1]
-        if sheet is not None:
-            worst = sorted(done, key=_goodness)[:PICTURED]
-            picked = store.find([r.id for r in worst])
-            again = _chores(store, picked, out, wanted, roots, fields)
-            progress.start(len(worst), "pictures")
-            pictures = spread(draw, again, workers=workers)
-            tiles = []
-            for result, drawn in zip(worst, pictures, strict=True):
-                progress.advance(1, result.id)
-                if not isinstance(drawn, WorkerDied):
-                    tiles.append(Tile(drawn, _caption(result)))
-            write_sheet(tiles, sheet)
+    with open_cluster(ray, device=device, jobs=jobs) as cluster:
+        target = open_device("cpu") if cluster else open_device(device)
+        fields = open_fields(
+            *(store, origin),
+            encoder=encoder,
+            move=wanted.move,
+            renderer=renderer,
+            device=str(target),
+        )
+        rows = store.find(ids) if ids else fields.rows
+        fields.require(rows)
+        rows = rows if share is None else rows[share.owns(rows)]
+        if cluster:  # its workers run in another folder
+            out = out.absolute()
+        out.mkdir(parents=True, exist_ok=True)
+        roots = [] if not compare else [sources] if sources else roots_of(store)
+        roots = [root.absolute() for root in roots]
+        chores = _chores(store, rows, out, wanted, roots, fields)
+        # fields that are on a GPU are not handed to other processes
+        workers = 1 if target.type == "cuda" else workers_for(len(rows), jobs, cluster)
+        names, done = store.column("id"), list[Rebuilt | Filmed]()
+        make, draw = (shoot, compared) if wanted.form is Form.pictures else (rebuild, pictured)
+        if cluster:
+            make, draw = (partial(_on, cluster.device, work) for work in (make, draw))
+        with progress:
+            progress.start(len(rows), "reconstruct")
+            results = spread(make, chores, workers=workers)
+            for row, result in zip(rows, results, strict=True):
+                progress.advance(1, names[row])
+                lost = Rebuilt(names[row], None, problem="its worker process died (out of memory?)")
+                done.append(lost if isinstance(result, WorkerDied) else result)
+                yield done[-1]
+            if sheet is not None:
+                worst = sorted(done, key=_goodness)[:PICTURED]
+                picked = store.find([r.id for r in worst])
+                again = _chores(store, picked, out, wanted, roots, fields)
+                progress.start(len(worst), "pictures")
+                pictures = spread(draw, again, workers=workers)
+                tiles = []
+                for result, drawn in zip(worst, pictures, strict=True):
+                    progress.advance(1, result.id)
+                    if not isinstance(drawn, WorkerDied):
+                        tiles.append(Tile(drawn, _caption(result)))
+                write_sheet(tiles, sheet)
+
+
+def _on(device: torch.device, work: Callable[[Any], Any], chore: Chore | Shoot) -> Any:
+    """Do a chore in a worker, with its field on the worker's device."""
+    chore.field.to(device)
+    return work(chore)
 
 
 def parse_moves(texts: Sequence[str]) -> Affine | None:

@@ -43,7 +43,7 @@ from nf2vec_cli.tasks.optimise import object_seed
 from nf2vec_cli.tasks.radiance_cloud import picture_rays
 from nf2vec_cli.tasks.radiance_field import RadianceField
 from nf2vec_cli.tasks.sources import roots_of, sources_of
-from nf2vec_cli.tasks.spread import available_cores
+from nf2vec_cli.tasks.spread import workers_for
 
 # Rounding in another order (another sine, other threads, another BLAS) grows over the steps of a
 # fit. By torch's sine in place of numba's the fields of two SDFs came 0.04 and 0.19 of their error
@@ -122,7 +122,6 @@ def replay(
     record = _Record(store, sources, _differences(fits, versions(target, threads=1)))
     found = {int(row): record.job(int(row)) for row in rows}
     sound = [job for job in found.values() if isinstance(job, Job)]
-    workers = max(1, min(jobs or available_cores(), len(sound)))
     fit = fitter_of(store.field)
     with progress or Silent() as teller:
         teller.start(len(rows), "refit")
@@ -131,7 +130,7 @@ def replay(
                 iter(sound),
                 store.init,
                 device=target,
-                workers=workers,
+                workers=workers_for(len(sound), jobs, None),
                 size=store.batch,
                 limit=limit_of(None, jobs, FieldName(store.field), record.config),
             )

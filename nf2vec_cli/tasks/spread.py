@@ -1,13 +1,13 @@
-"""Run a plan's jobs here or in local worker processes, in order, whatever a worker does."""
+"""Run jobs here, in local worker processes or on a cluster, in order, whatever a worker does."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -17,16 +17,38 @@ __all__ = ["WorkerDied", "available_cores", "one_thread", "spread"]
 WAITING = 2  # jobs handed out ahead, for each worker
 
 
+class Engine(Protocol):
+    """Workers elsewhere, which are found and kept alive by others: `cluster.Cluster`."""
+
+    device: torch.device
+
+    def spread(self, work: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        """Do as `spread` below."""
+
+    def spread_batches(
+        self,
+        prepare: Callable[[Any], Any],
+        work: Callable[[list[Any], list[Any]], Any],
+        batches: Iterable[Sequence[Any]],
+    ) -> Iterator[Any]:
+        """Yield `work(batch, [prepare(job) for job in batch])` for each batch, on GPUs."""
+
+
 def available_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_for(count: int, jobs: int, engine: Engine | None) -> int | Engine:
+    """Choose the workers of `count` jobs: an engine's, or `jobs` processes, 0 for one a core."""
+    return engine or max(1, min(jobs or available_cores(), count))
 
 
 def spread(
     work: Callable[[Any], Any],
     jobs: Iterable[Any],
     *,
-    workers: int,
+    workers: int | Engine,
     limit: float | None = None,
 ) -> Iterator[Any]:
     """Yield `work(job)` for each job, in the order of the jobs.
@@ -38,10 +60,13 @@ def spread(
     Args:
         work: a function that a worker can import.
         jobs: its arguments, one each.
-        workers: processes.
-        limit: seconds that a job may take before its worker is killed; None: any, and one worker
+        workers: processes, or an engine that has its own.
+        limit: seconds that a job may take before its process is killed; None: any, and one worker
             is this process, which shares the fate of its jobs.
     """
+    if not isinstance(workers, int):
+        yield from workers.spread(work, jobs)
+        return
     if workers <= 1 and limit is None:
         with one_thread():
             for job in jobs:

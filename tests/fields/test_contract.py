@@ -12,11 +12,16 @@ from nf2vec_cli.metrics import surface_distance
 from nf2vec_cli.models.network import siren_init
 from nf2vec_cli.shapes.load import load_shape
 from nf2vec_cli.shapes.unit import into_unit
+from nf2vec_cli.store import schema
 from nf2vec_cli.tasks.field_function import FieldFunction
 from nf2vec_cli.tasks.optimise import network_of, optimise
 from nf2vec_cli.tasks.score import field_error
 
 KINDS = [kind for kind in FieldName if kind is not FieldName.nerf]  # it is made of pictures
+
+
+def test_the_store_knows_every_kind():
+    assert tuple(FieldName) == schema.KINDS
 
 
 def config_of(kind, **settings):

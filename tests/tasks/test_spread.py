@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import time
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +44,38 @@ def test_each_job_has_one_thread(workers):
 
     assert list(spread(threads, range(2), workers=workers)) == [1, 1]
     assert torch.get_num_threads() == before
+
+
+def pid_and_wait(marks):
+    (marks / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    parent = get_context("spawn").Process(target=begin, args=(tmp_path,))
+    parent.start()
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.05)
+    parent.kill()
+    parent.join()
+
+    until = time.monotonic() + 30
+    left = [int(mark.name) for mark in tmp_path.iterdir()]
+    while left and time.monotonic() < until:
+        left = [pid for pid in left if alive(pid)]
+    assert not left
+
+
+def begin(marks):
+    list(spread(pid_and_wait, [marks, marks], workers=2))
+
+
+def alive(pid):
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_text())  # of a zombie it is empty
+    except OSError:
+        return False
 
 
 def test_an_error_of_the_work_is_raised_here():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from near_init import make_store
 
+from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import durable
 from nf2vec_cli.store.check import check_store
+from nf2vec_cli.store.codec import digests
 from nf2vec_cli.store.durable import DurableStore
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import LATER, SURFACE, Entry, Status
@@ -115,13 +117,13 @@ class Between:
     ("reader", "stride"),
     [
         ("info", 7),
-        ("check", 13),
+        ("check", 40),
         *(pytest.param(reader, 1, marks=pytest.mark.slow) for reader in READERS),
     ],
 )
 def test_a_reader_meets_a_writer(before, writes, world, monkeypatch, tell, reader, stride):
     """Before each read (of a stride) a part of the writes appears: to a third, two thirds, all."""
-    path = world / "meets.zarr"
+    path = world / f"{reader}.zarr"
     shutil.copytree(before, path)
     between = Between(monkeypatch, path, writes)
     between.at_read(0, 0, 0)
@@ -145,34 +147,76 @@ def test_a_reader_meets_a_writer(before, writes, world, monkeypatch, tell, reade
     )
 
 
-def test_a_kill_before_each_write_of_the_columns_that_an_old_store_lacks(world, monkeypatch, tell):
-    old, path = make_store(world / "old.zarr", count=5), world / "older.zarr"
-    for name in (*LATER, SURFACE):
-        shutil.rmtree(old / name)
-    wanted = {name: open_store(old).column(name) for name in LATER}
+@pytest.fixture
+def killed(monkeypatch):
+    """Let a process end, as far as its files go, before its n-th write: `killed(n)`."""
     write, left = durable.write_synced, [0]
 
-    def killed(file, data, *, exclusive=False):
+    def dying(file, data, *, exclusive=False):
         left[0] -= 1
         if left[0] < 0:
             raise InterruptedError("killed")
         write(file, data, exclusive=exclusive)
 
-    monkeypatch.setattr(durable, "write_synced", killed)
-    times, whole = 0, False
-    while not whole:
+    def before(number):
+        left[0] = number
+
+    monkeypatch.setattr(durable, "write_synced", dying)
+    return before
+
+
+def each_kill(killed, start, path, work):
+    """Do some work on copies of a store, killed before each of its writes; yield after each."""
+    for number in range(1000):
         shutil.rmtree(path, ignore_errors=True)
-        shutil.copytree(old, path)
-        left[0] = times
+        killed(10**9)
+        shutil.copytree(start, path)
+        killed(number)
         try:
-            open_store(path, mode="a")
-            whole = True
-        except Exception:
-            times += 1
-        left[0] = 10**9
+            work(path)
+        except StoreError:
+            killed(10**9)
+            yield number
+            continue
+        killed(10**9)
+        return
+
+
+def test_a_kill_before_each_write_of_a_field_that_is_fitted_anew(before, world, killed, tell):
+    def refit(path):
+        store = open_store(path, mode="a")
+        store.commit([3], store.init[None] + np.float32(0.02), error=[0.7])
+        store.fail([4], ["its source has changed, and is broken"])
+
+    path, times = world / "anew.zarr", 0
+    held = open_store(before).column("digest")
+    for times in each_kill(killed, before, path, refit):  # noqa: B007
+        store = open_store(path)
+        done = store.rows(Status.DONE)
+        assert set(range(12)) - {3, 4} <= set(done.tolist())
+        digest = store.column("digest")
+        assert (digests(store.stored(done)) == digest[done]).all()
+        whole = [row for row in done.tolist() if row != 3]
+        assert (digest[whole] == held[whole]).all()
+    tell({"what": "a kill while a field is fitted anew", "times": times + 1, "lost": 0})
+    assert times == 7
+
+
+@pytest.mark.slow
+def test_a_kill_before_each_write_of_the_columns_that_an_old_store_lacks(world, killed, tell):
+    killed(10**9)
+    old, path = make_store(world / "old.zarr", count=5), world / "older.zarr"
+    for name in (*LATER, SURFACE):
+        shutil.rmtree(old / name)
+    wanted = {name: open_store(old).column(name) for name in LATER}
+    times = 0
+    for times in each_kill(killed, old, path, lambda path: open_store(path, mode="a")):  # noqa: B007
         open_store(path).surface([0, 1])
-        for name, values in wanted.items():
-            np.testing.assert_array_equal(open_store(path).column(name), values)
-            np.testing.assert_array_equal(open_store(path, mode="a").column(name), values)
-    tell({"what": "a kill while an older store gets its new columns", "times": times, "lost": 0})
-    assert times > len(LATER)
+        for mode in ("r", "a"):
+            opened = open_store(path, mode=mode)
+            for name, values in wanted.items():
+                np.testing.assert_array_equal(opened.column(name), values)
+    tell(
+        {"what": "a kill while an older store gets its new columns", "times": times + 1, "lost": 0}
+    )
+    assert times >= len(LATER)

@@ -24,8 +24,9 @@ CODE = {signal.SIGINT: 130, signal.SIGTERM: 143}
 )
 def test_a_run_that_is_told_to_stop(warm, victims, world, tell, number, times):
     fit, rng = victims["fit"].line, random.Random(int(number))
-    twin = world / "twin.zarr"
+    twin = world / f"{number.name}.twin.zarr"
     whole = warm.run(*fit(twin))
+    assert whole.code == 0, whole.stderr
     wanted, stopped, lost, unsaved = committed(twin), 0, 0, []
     shutil.rmtree(twin)
     round_ = 0
