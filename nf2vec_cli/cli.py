@@ -40,6 +40,7 @@ COMMANDS = {
     "export": "Write fields, embeddings, an encoder or a classifier in formats that others read.",
     "info": "Show what a store holds.",
     "copy": "Copy a store between folders, buckets and zips; what is there already is skipped.",
+    "replay": "Refit objects from a store's record, and compare the bits with what it holds.",
     "check": "Look for damage in a store, and repair it if asked.",
     "config": "Print every setting of a command: value, range and meaning.",
     "bench": "Measure speed and quality on this machine.",

@@ -56,7 +56,12 @@ def write_lines(rows: Iterable[object], file: Path) -> None:
 
 
 def complain(error: Nf2vecError | str, *, hint: str | None = None) -> None:
-    """Print an error, and the way on if it has one, on stderr."""
+    """Print an error, and the way on if it has one, on stderr; once for all processes of a run."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from nf2vec_cli.core.ranks import first_to_say
+
+        if not first_to_say(str(error)):
+            return
     if isinstance(error, Nf2vecError):
         hint = hint or error.hint
     _talk("error", str(error), RED)

@@ -23,6 +23,7 @@ EXAMPLE = """
 nf2vec train ds.zarr
 nf2vec train ds.zarr --out encoder.safetensors
 nf2vec train ds.zarr --encoder-arch paper --set steps=6000
+torchrun --nproc-per-node 2 -m nf2vec_cli train ds.zarr
 """
 
 SuperviseOpt = Annotated[
@@ -51,8 +52,12 @@ def train(
     wait: WaitOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Train an encoder and its decoder on the fields of a store; no shapes are needed."""
+    """Train an encoder and its decoder on the fields of a store; no shapes are needed.
+
+    Started by torchrun, its processes train as one: each takes its share of every batch.
+    """
     from nf2vec_cli.commands.settings import field_in, train_settings
+    from nf2vec_cli.core.ranks import leads
     from nf2vec_cli.progress import open_progress
     from nf2vec_cli.tasks.train import train_encoder
 
@@ -68,4 +73,5 @@ def train(
         wait=wait,
         progress=open_progress(json=json),
     )
-    output.emit(result, as_json=json)
+    if leads():
+        output.emit(result, as_json=json)

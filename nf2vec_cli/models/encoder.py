@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from nf2vec_cli.core.kernels import kernels_serve, precision_of
 from nf2vec_cli.core.rows_pool import rows_pool
+from nf2vec_cli.models.batch_norm import BatchNorm
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
 from nf2vec_cli.models.probes import HISTOGRAM, coarse_values, read_field, slope_histogram
 from nf2vec_cli.models.projection import (
@@ -40,7 +41,7 @@ class RowsEncoder(nn.Module):
         layers: list[nn.Module] = []
         into = spec.hidden
         for width in widths:
-            layers += [nn.Linear(into, width), nn.BatchNorm1d(width), nn.ReLU()]
+            layers += [nn.Linear(into, width), BatchNorm(width), nn.ReLU()]
             into = width
         self.rows = nn.Sequential(*layers, nn.Linear(into, embedding))
 
@@ -122,6 +123,7 @@ class AlignedEncoder(nn.Module):
             channels = RADIANCE_CHANNELS if spec.radiance else 1
             self.values = Projection(channels * (probes // 2) ** 3, components)
             read, self.directions = 3 * components, leading * components
+        self.reads = read  # numbers of an object's `components`
         self.learned = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(read, width),

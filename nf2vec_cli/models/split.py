@@ -39,6 +39,7 @@ class SplitEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.probes, self.noise, self.kept = spec, probes, noise, components
+        self.reads = 4 * components  # numbers of an object's `components`
         coarse = (probes // 2) ** 3
         self.slopes = Projection(HISTOGRAM, components)
         self.values = Projection(coarse, components)

@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.device import open_device
+from nf2vec_cli.core.ranks import Ranks
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.place import Place
@@ -88,7 +89,7 @@ def _measure(path: Place, config: TrainConfig, joined: bool, device: str) -> Tra
     silent = Silent()
     fields = HeldFields(store, store.rows(Status.DONE), progress=silent)
     parts = training_rows(store, fields.rows, config)
-    study = Study(store, fields, parts, config, target)
+    study = Study(store, fields, parts, config, Ranks(target))
     if joined:
         study.module.decoder = JoinedDecoder.like(study.module.decoder).to(target)
     study.project(silent)

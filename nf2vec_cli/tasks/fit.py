@@ -197,7 +197,7 @@ def fit_shapes(
                 device=target,
                 workers=workers_for(len(items), jobs, cluster),
                 size=opened.batch,
-                limit=_limit(limit, jobs, field, config),
+                limit=limit_of(limit, jobs, field, config),
             )
             tally = Tally(opened, shared=share is not None)
             for batch in by_shard(items, outcomes, opened.batch, progress):
@@ -211,7 +211,8 @@ def fit_shapes(
                         "fit",
                         config=config.model_dump(mode="json"),
                         summary=tally.summary(result) | {"roots": _roots(refs)} | who,
-                        versions=versions(target) | (cluster.versions if cluster else {}),
+                        versions=versions(target, threads=1)
+                        | (cluster.versions if cluster else {}),
                     )
     return result
 
@@ -223,19 +224,22 @@ def patience(field: FieldName, config: FitConfig) -> float:
     return READING + products / SLOW
 
 
-def _limit(asked: float | None, jobs: int, field: FieldName, config: FitConfig) -> float | None:
+def limit_of(asked: float | None, jobs: int, field: FieldName, config: FitConfig) -> float | None:
+    """Give the seconds after which an object is given up; None: it is waited for."""
     if asked is None and jobs != 1:
         return patience(field, config)
     return asked or None
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    """Name what the numbers of a run depend on."""
+def versions(device: torch.device, *, threads: int | None = None) -> dict[str, str]:
+    """Name what the numbers of a run depend on; threads: of its work, if not torch's number."""
     return {
         "nf2vec": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": str(device),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(threads or torch.get_num_threads()),
         "sine": "numba" if fused_sine_available() else "torch",
     }
 

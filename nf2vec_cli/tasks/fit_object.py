@@ -292,9 +292,7 @@ def _measured(
     if not np.isfinite(theta).all():
         return Failed("the fit diverged (weights are not finite)", prepared.columns)
     spec, pool = network_of(job.config), prepared.pool
-    # even steps through the Morton order: the whole shape
-    near = np.flatnonzero(pool.near)
-    some = near[np.linspace(0, len(near) - 1, min(MEASURED, len(near))).astype(int)]
+    some = some_near(pool)
 
     def error_of(weights: Theta) -> float:
         found = FieldFunction(weights, spec, job.field).values(pool.coords[some])
@@ -309,6 +307,15 @@ def _measured(
     }
     study = codec_study(theta, init, spec.blocks, error_of) if job.study else None
     return Fitted(theta, pool.surface, columns, study)
+
+
+def some_near(pool: Pool) -> NDArray[np.int64]:
+    """Choose the points near the surface at which a field's error is measured."""
+    near = np.flatnonzero(pool.near)
+    # even steps through the Morton order: the whole shape
+    even = np.linspace(0, len(near) - 1, min(MEASURED, len(near))).astype(int)
+    chosen: NDArray[np.int64] = near[even]
+    return chosen
 
 
 def codec_study(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nf2vec_cli.core.ranks import Share
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.store.store import Rows
 
@@ -21,8 +22,14 @@ class Asked(Protocol):
 class Lesson(Protocol):
     """One kind of field as a subject; `tasks/point_lesson.py` and `tasks/ray_lesson.py` are."""
 
-    def draw(self, rows: Rows, theta: Tensor, generator: torch.Generator) -> Any:
-        """Draw what a step asks of some objects: an `Asked`. theta: [B, P], their weights."""
+    def draw(
+        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> Any:
+        """Draw what a step asks of some objects: an `Asked`. theta: [B, P], their weights.
+
+        share: which objects of the step's batch they are, if not all; the generator is used as for
+        all of them, so that nobody's draws depend on how a batch is shared out.
+        """
 
     def loss(self, outputs: Tensor, asked: Any) -> Tensor:
         """Give the loss of a decoder's raw outputs [B, M, V] at the points that were drawn."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nf2vec_cli.core.ranks import ALONE, Ranks
 from nf2vec_cli.errors import Nf2vecError
 from nf2vec_cli.progress import Progress
 
@@ -71,6 +72,7 @@ class Loop:
 
     `loss_of(step)` draws its own batch; `look()` gives val's numbers, of which `by` is to be least.
     Parameters without a gradient stay as they are: parts may take turns, each on its own loss.
+    With several `ranks` the losses are shares that add up; rank 0 alone looks and keeps states.
     """
 
     def __init__(
@@ -82,8 +84,9 @@ class Loop:
         look: Callable[[], dict[str, float]],
         by: str,
         betas: tuple[float, float] = (0.9, 0.999),
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.module, self.config = module, config
+        self.module, self.config, self.ranks = module, config, ranks
         self.loss_of, self.look, self.by = loss_of, look, by
         self.step = 0
         self.curve = Curve()
@@ -123,7 +126,7 @@ class Loop:
             if self.step % config.validate_every == 0 or self.step == config.steps:
                 self._look()
             if self.step % config.checkpoint_every == 0 and self.step < config.steps:
-                checkpoint(*self.state())
+                self.ranks.lead(lambda: checkpoint(*self.state()))
         self.module.load_state_dict({n: torch.from_numpy(v) for n, v in self.kept.items()})
 
     def state(self) -> tuple[State, dict[str, Any]]:
@@ -151,6 +154,8 @@ class Loop:
                 for name, value in parts["optimiser"].items()
                 if name.startswith(prefix)
             }
+            # the count of steps stays on the host, as AdamW keeps it
+            found |= {n: v.to(parameter.device) for n, v in found.items() if n != "step"}
             if found:
                 self.optimiser.state[parameter] = found
         self.step = facts["step"]
@@ -164,10 +169,11 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.loss_of(self.step)
         loss.backward()
+        loss = self.ranks.add_up(loss, self.module.parameters())
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
         self.optimiser.step()
-        return float(loss.detach())
+        return float(loss)
 
     def _scale(self) -> float:
         if self.config.schedule == "constant":
@@ -180,7 +186,8 @@ class Loop:
     def _look(self) -> None:
         self.module.eval()
         with torch.no_grad():
-            found = self.look()
+            found = self.ranks.tell(self.ranks.lead(self.look))
+        assert found is not None  # rank 0 has looked
         self.curve.steps.append(self.step)
         self.curve.losses.append(self._since[0] / max(self._since[1], 1))
         self.curve.looks.append(found)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nf2vec_cli.core.ranks import Share
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.shapes.cloud import Cloud
@@ -41,9 +42,11 @@ class PointLesson:
         self.teacher: Teacher = FieldTeacher(store, fields)
         self._held: Points | None = None
 
-    def draw(self, rows: Rows, theta: Tensor, generator: torch.Generator) -> Points:
+    def draw(
+        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> Points:
         """Ask the teacher."""
-        return Points(*self.teacher.ask(rows, theta, self.count, generator))
+        return Points(*self.teacher.ask(rows, theta, self.count, generator, share))
 
     def loss(self, outputs: Tensor, asked: Points) -> Tensor:
         """Give the mean loss of the points, as in the fit."""

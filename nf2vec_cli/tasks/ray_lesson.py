@@ -11,6 +11,7 @@ from torch import Tensor
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.composite import composite
 from nf2vec_cli.core.march import Rays, at_cells, march
+from nf2vec_cli.core.ranks import Share
 from nf2vec_cli.fields.nerf import FOREGROUND, radiance_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
@@ -58,12 +59,20 @@ class RayLesson:
         self._beside: dict[int, tuple[Tensor, Cameras]] = {}
         self._looks: list[tuple[Rays, Tensor, Tensor]] = []
 
-    def draw(self, rows: Rows, theta: Tensor, generator: torch.Generator) -> Sight:
-        """Draw rays and empty points of each object, and render the rays through its field."""
+    def draw(
+        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: Share | None = None
+    ) -> Sight:
+        """Draw rays and empty points of each object, and render the rays through its field.
+
+        Each object's draws are its own: how many numbers they take depends on what rays meet.
+        """
         config, device = self.config, theta.device
         parts, colours, shares, owner, clear = [], [], [], [], []
         drawn = []
-        for row, one in zip(rows, theta, strict=True):
+        share = share or Share.all(len(rows))
+        seeds = share.of(torch.randint(2**62, (share.whole,), generator=generator))
+        own = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        for row, one, generator in zip(rows, theta, own, strict=True):
             scene = self._scene(int(row), one)
             rays = draw_rays(scene, ~scene.cameras.held, SPARE * config.rays, generator)
             jitter = torch.rand(len(rays), generator=generator).to(device)
@@ -75,7 +84,7 @@ class RayLesson:
             drawn.append((seen, *_empty_points(scene.grid, seen.points, config.empty, generator)))
         most = max([1, *(len(seen.points) for seen, _, _ in drawn)])
         step, base = drawn[0][0].samples.step, 0
-        for seen, empty, counts in drawn:
+        for (seen, empty, counts), generator in zip(drawn, own, strict=True):
             left = most - len(seen.points)
             fill = seen.depths.new_zeros(left)
             last = max(base + len(seen) - 1, 0)

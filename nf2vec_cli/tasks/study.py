@@ -10,8 +10,10 @@ from torch import Tensor
 
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.device import use_bfloat16
+from nf2vec_cli.core.ranks import Ranks, Share
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
+from nf2vec_cli.models.batch_norm import share_norms
 from nf2vec_cli.models.encoder import AlignedEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.split import SplitEncoder
@@ -19,7 +21,6 @@ from nf2vec_cli.progress import Progress
 from nf2vec_cli.store.store import Rows, Store
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.lesson import Lesson
-from nf2vec_cli.tasks.loop import Curve
 from nf2vec_cli.tasks.point_lesson import PointLesson
 from nf2vec_cli.tasks.ray_lesson import RayLesson
 from nf2vec_cli.tasks.teacher import SampleTeacher, generator_of
@@ -32,7 +33,10 @@ MOST_PROJECTED, PROJECTED_BYTES = 4_096, 1 << 30  # training fields that a proje
 
 
 class Study:
-    """The fields of a store as training material, and the module that learns from them."""
+    """The fields of a store as training material, and the module that learns from them.
+
+    Each of several `ranks` works on its share of a batch, and its loss is that share of the mean.
+    """
 
     def __init__(
         self,
@@ -40,14 +44,13 @@ class Study:
         fields: HeldFields,
         parts: tuple[Rows, Rows],
         config: TrainConfig,
-        device: torch.device,
+        ranks: Ranks,
     ) -> None:
-        self.store, self.fields = store, fields
+        self.store, self.fields, self.ranks = store, fields, ranks
         self.train, self.val = parts
-        self.config, self.device = config, device
+        self.config, self.device = config, ranks.device
         self.spec = NetworkSpec(**store.network)
-        self.amp = use_bfloat16(config.precision, device)
-        self.curve = Curve()
+        self.amp = use_bfloat16(config.precision, self.device)
         if config.encoder_arch == "split" and store.field != "nerf":
             raise UsageFault(
                 f"{store.field} fields have no appearance beside their geometry",
@@ -62,7 +65,8 @@ class Study:
         self._held: Tensor | None = None
         self._components, self._place = torch.empty(0), np.empty(0, np.int64)
         torch.manual_seed(config.seed)
-        self.module = AutoEncoder(self.spec, config).to(device)
+        self.module = AutoEncoder(self.spec, config).to(self.device)
+        share_norms(self.module, ranks)
 
     def ask_from(self, sources: Path | None, progress: Progress) -> None:
         """Prepare what the targets of training come from."""
@@ -74,11 +78,15 @@ class Study:
                 hint=f"`nf2vec train {self.store.path} --supervise field`",
             )
         self.lesson.teacher = SampleTeacher(
-            self.store, self.train, sources=sources, progress=progress
+            self.store, self.train, sources=sources, progress=progress, ranks=self.ranks
         )
 
     def project(self, progress: Progress) -> None:
         """Take the projection of an aligned encoder from the training fields."""
+        self.ranks.lead(lambda: self._project(progress))
+        self.ranks.agree(self.module)
+
+    def _project(self, progress: Progress) -> None:
         encoder = self.module.encoder
         if isinstance(encoder, PROJECTED):
             progress.start(None, "projection")
@@ -90,13 +98,19 @@ class Study:
     def read(self) -> None:
         """Keep what an aligned encoder reads of each field: training never changes it.
 
-        In the same parts each time, so that a run that is resumed reads the same bits.
+        In the same parts each time, so that a run that is resumed reads the same bits, and each
+        process some of them.
         """
         encoder = self.module.encoder
         if isinstance(encoder, PROJECTED):
             rows = np.union1d(self.train, self.looked_at)
             parts = np.array_split(rows, -(-len(rows) // READ_AT_ONCE))
-            self._components = torch.cat([encoder.components(self._theta(part)) for part in parts])
+            found = torch.zeros(len(rows), encoder.reads, device=self.device)
+            with self.ranks.together():
+                for part in parts[self.ranks.share(len(parts)).at]:
+                    place = np.searchsorted(rows, part)
+                    found[place] = encoder.components(self._theta(part))
+            self._components = self.ranks.add(found)
             self._place = np.full(self.store.slots, -1)
             self._place[rows] = np.arange(len(rows))
 
@@ -109,16 +123,28 @@ class Study:
         return found
 
     def loss(self, step: int) -> Tensor:
-        """Give the mean loss of a step's objects at its points."""
+        """Give the mean loss of a step's objects at its points, or this process's share of it."""
         generator = generator_of(self.config.seed, step)
         chosen = torch.randperm(len(self.train), generator=generator)[: self.config.batch]
-        rows = self.train[chosen.numpy()]
+        batch = self.train[chosen.numpy()]
+        share = self.ranks.share(len(batch))
+        rows = batch[share.at]
         theta = self._theta(rows)
-        asked = self.lesson.draw(rows, theta, generator)
+        asked = self.lesson.draw(rows, theta, generator, share)
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            found = self.module.decoder(self.embed(rows, theta), asked.coords)
-        return self.lesson.loss(found.float(), asked)
+            found = self.module.decoder(self._embedded(batch, share, theta), asked.coords)
+        return self.lesson.loss(found.float(), asked) * share.weight
+
+    def _embedded(self, batch: Rows, share: Share, theta: Tensor) -> Tensor:
+        """Embed a share of a batch.
+
+        What is held is embedded for the whole batch, 1 % of a step: so noise and dropout are drawn
+        as by one process.
+        """
+        if isinstance(self.module.encoder, PROJECTED):
+            return share.of(self.embed(batch, theta))
+        return self.embed(batch[share.at], theta)
 
     def look(self) -> dict[str, float]:
         """Compare decoded val objects with their stored fields."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nf2vec_cli.core.ranks import ALONE, Ranks, Share
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.models.network import NetworkSpec
@@ -33,11 +34,17 @@ class Teacher(Protocol):
     """Gives points and the values wanted there."""
 
     def ask(
-        self, rows: Rows, theta: Tensor, count: int, generator: torch.Generator
+        self,
+        rows: Rows,
+        theta: Tensor,
+        count: int,
+        generator: torch.Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw `count` points of each object: [B, count, 3], and the field's values, [B, count].
 
         rows: the objects. theta: [B, P], their weights, which say where the answer is computed.
+        share: which objects of a batch they are, if not all: draws are those of the batch.
         """
 
 
@@ -49,7 +56,12 @@ class FieldTeacher:
         self.read_back = field_of(store.field).read_back
 
     def ask(
-        self, rows: Rows, theta: Tensor, count: int, generator: torch.Generator
+        self,
+        rows: Rows,
+        theta: Tensor,
+        count: int,
+        generator: torch.Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Ask the fields at fresh points around their surfaces."""
         surface = torch.from_numpy(self.fields.surface(rows))
@@ -61,7 +73,7 @@ class FieldTeacher:
                 "before they were kept",
                 hint="`nf2vec fit SHAPES --store STORE --force` fits it again",
             )
-        coords = queries(surface, count, generator=generator).to(theta.device)
+        coords = queries(surface, count, generator=generator, share=share).to(theta.device)
         with torch.no_grad():
             return coords, self.read_back(field_outputs(theta, coords, self.spec))
 
@@ -70,42 +82,62 @@ class SampleTeacher:
     """Values measured on the sources, as the authors do it: drawn from a pool for each object."""
 
     def __init__(
-        self, store: Store, rows: Rows, *, sources: Path | None, progress: Progress
+        self,
+        store: Store,
+        rows: Rows,
+        *,
+        sources: Path | None,
+        progress: Progress,
+        ranks: Ranks = ALONE,
     ) -> None:
         most = KEPT_BYTES // SAMPLE_BYTES // max(len(rows), 1)
         self.place = {int(row): number for number, row in enumerate(rows)}
-        coords, values = [], []
-        progress.start(len(rows), "samples")
-        jobs = list(_jobs(store, rows, sources))
-        workers = max(1, min(available_cores(), len(jobs)))
-        for number, (job, made) in enumerate(
-            zip(jobs, spread(prepare, jobs, workers=workers), strict=True)
-        ):
-            progress.advance(1, job.id)
-            if not isinstance(made, Prepared):
-                reason = made.reason if isinstance(made, Failed) else str(made)
-                raise StoreError(f"{job.id!r} cannot be sampled again: {reason}", hint=WAYS)
-            if np.asarray(made.columns["hash"]).tobytes() != _hash(store, rows[number]):
-                raise StoreError(f"{job.path} has changed since it was fitted", hint=WAYS)
-            pool = made.pool
-            rng = np.random.default_rng([made.seed, 3])
-            chosen = rng.choice(len(pool.coords), min(most, len(pool.coords)), replace=False)
-            coords.append(pool.coords[chosen])
-            values.append(pool.values[chosen])
-        least = min(len(part) for part in coords)
-        self.coords = torch.from_numpy(np.stack([part[:least] for part in coords]))
-        self.values = torch.from_numpy(np.stack([part[:least] for part in values]))
+        mine = rows[ranks.share(len(rows)).at]  # each process measures its share of the objects
+        progress.start(len(mine), "samples")
+        with ranks.together():
+            pools = list(_sampled(store, mine, sources, most, progress))
+        least = torch.tensor([min(len(pool) for pool in pools)])
+        least = ranks.joined(least, ranks.size).min()
+        known = ranks.joined(torch.stack([pool[:least] for pool in pools]), len(rows))
+        self.coords, self.values = known[..., :3], known[..., 3]
 
     def ask(
-        self, rows: Rows, theta: Tensor, count: int, generator: torch.Generator
+        self,
+        rows: Rows,
+        theta: Tensor,
+        count: int,
+        generator: torch.Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw from the pools, with replacement."""
+        share = share or Share.all(len(rows))
         at = torch.tensor([self.place[int(row)] for row in rows])[:, None]
-        drawn = torch.randint(self.coords.shape[1], (len(rows), count), generator=generator)
+        pool = self.coords.shape[1]
+        drawn = share.of(torch.randint(pool, (share.whole, count), generator=generator))
         return self.coords[at, drawn].to(theta.device), self.values[at, drawn].to(theta.device)
 
 
 WAYS = "`--sources DIR` where the shapes were moved, or `--supervise field`, which needs no shapes"
+
+
+def _sampled(
+    store: Store, rows: Rows, sources: Path | None, most: int, progress: Progress
+) -> Iterator[Tensor]:
+    """Measure each object's source: coordinates and value, [S, 4], at most `most` points."""
+    jobs = list(_jobs(store, rows, sources))
+    workers = max(1, min(available_cores(), len(jobs)))
+    for row, job, made in zip(rows, jobs, spread(prepare, jobs, workers=workers), strict=True):
+        progress.advance(1, job.id)
+        if not isinstance(made, Prepared):
+            reason = made.reason if isinstance(made, Failed) else str(made)
+            raise StoreError(f"{job.id!r} cannot be sampled again: {reason}", hint=WAYS)
+        if np.asarray(made.columns["hash"]).tobytes() != _hash(store, row):
+            raise StoreError(f"{job.path} has changed since it was fitted", hint=WAYS)
+        pool = made.pool
+        rng = np.random.default_rng([made.seed, 3])
+        chosen = rng.choice(len(pool.coords), min(most, len(pool.coords)), replace=False)
+        values = pool.values[chosen, None]
+        yield torch.from_numpy(np.concatenate([pool.coords[chosen], values], axis=1))
 
 
 def _jobs(store: Store, rows: Rows, sources: Path | None) -> Iterator[Job]:
@@ -123,17 +155,24 @@ def _hash(store: Store, row: int) -> bytes:
     return np.asarray(store.column("hash")[row]).tobytes()
 
 
-def queries(surface: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
-    """Draw points around surfaces, [B, S, 3] -> [B, count, 3], inside [-1, 1]^3."""
-    size, points = surface.shape[:2]
+def queries(
+    surface: Tensor, count: int, *, generator: torch.Generator, share: Share | None = None
+) -> Tensor:
+    """Draw points around surfaces, [B, S, 3] -> [B, count, 3], inside [-1, 1]^3.
+
+    share: which objects of a batch these are, if not all; the numbers are drawn for the batch.
+    """
+    points = surface.shape[1]
+    share = share or Share.all(len(surface))
+    size = share.whole
     parts = []
-    for share, sigma in AROUND:
-        some = round(share * count)
-        at = torch.randint(points, (size, some, 1), generator=generator)
+    for part, sigma in AROUND:
+        some = round(part * count)
+        at = share.of(torch.randint(points, (size, some, 1), generator=generator))
         base = surface.gather(1, at.expand(-1, -1, 3))
-        parts.append(base + sigma * torch.randn(size, some, 3, generator=generator))
+        parts.append(base + sigma * share.of(torch.randn(size, some, 3, generator=generator)))
     left = count - sum(part.shape[1] for part in parts)
-    parts.append(torch.rand(size, left, 3, generator=generator) * 2 - 1)
+    parts.append(share.of(torch.rand(size, left, 3, generator=generator)) * 2 - 1)
     return torch.cat(parts, dim=1).clamp_(-1, 1)
 
 

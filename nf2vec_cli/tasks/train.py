@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nf2vec_cli.config.train import LATER, TrainConfig
-from nf2vec_cli.core.device import open_device
-from nf2vec_cli.errors import StoreError
+from nf2vec_cli.core.ranks import Ranks, open_ranks
+from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.place import Place
@@ -48,7 +50,8 @@ class TrainResult:
     error: mean difference from the stored field near the surface; of radiance, mean difference of
     colours, of rays from cameras held out. chamfer, f1: of points on the decoded surface against
     the object's own, F-score at 1 % of the unit sphere's radius. psnr: of pictures from cameras
-    held out against those of the stored field, decibels, on white (nerf).
+    held out against those of the stored field, decibels, on white (nerf). ranks: processes that
+    trained it together.
     """
 
     encoder: str
@@ -64,6 +67,7 @@ class TrainResult:
     seconds: float
     file: str | None = None
     psnr: float | None = None
+    ranks: int = 1
 
 
 def train_key(store: Store, config: TrainConfig, rows: Rows) -> str:
@@ -127,57 +131,68 @@ def train_encoder(
 
     Raises:
         StoreError: there are too few fields, or a source is gone that is to be asked.
-        UsageFault: `out` cannot be written.
+        UsageFault: `out` cannot be written, or there are more processes than objects in a batch.
         LockedError: another run is writing.
     """
-    target = open_device(device)
-    if out is not None:
-        require_writable(out)
-    with store_lock(path, wait=wait), progress or Silent() as teller:
-        store = open_store(path, mode="a")
+    with ExitStack() as held:
+        ranks = held.enter_context(open_ranks(device, wait=wait))
+        _refuse_ranks(ranks, config)
+        if out is not None:
+            ranks.lead(partial(require_writable, out))
+
+        def taken() -> Store:
+            held.enter_context(store_lock(path, wait=wait))
+            return open_store(path, mode="a")
+
+        store = ranks.lead(taken) or open_store(path)
+        teller = held.enter_context((progress if ranks.leads else None) or Silent())
         require_known_init(store)
         done = store.rows(Status.DONE)
-        fields = HeldFields(store, done, progress=teller)
+        fields = HeldFields(store, done, progress=teller, ranks=ranks)
         skipped = len(done) - len(fields.rows)
         train, val = training_rows(store, fields.rows, config)
         key = train_key(store, config, train)
-        if key not in keys(store, ENCODERS) or force:
-            study = Study(store, fields, (train, val), config, target)
-            result = _trained(study, key, skipped, sources=sources, force=force, progress=teller)
-            save_state(
-                store,
-                ENCODERS,
-                key,
-                arrays_of(study.module),
-                config=config.model_dump(mode="json"),
-                field=store.field,
-                network=store.network,
-                init_hash=store.init_hash,
-                precision="bfloat16" if study.amp else "float32",
-                curve=vars(study.curve),
-                result=vars(result),
-                ended=datetime.now(UTC).isoformat(),
-                versions=versions(target),
-            )
-        remove_checkpoints(store, key)  # those too of a run that was killed just here
-        trained = open_encoder(store, key)
-        if out is not None:
-            write_encoder(trained, out)
-    result = TrainResult(**trained.facts["result"])
+        if ranks.tell(key not in keys(store, ENCODERS) or force):
+            study = Study(store, fields, (train, val), config, ranks)
+            loop = _trained(study, key, sources=sources, force=force, progress=teller)
+            ranks.lead(lambda: _keep(study, loop, key, skipped))
+
+        def kept() -> TrainResult:
+            remove_checkpoints(store, key)  # those too of a run that was killed just here
+            trained = open_encoder(store, key)
+            if out is not None:
+                write_encoder(trained, out)
+            return TrainResult(**trained.facts["result"])
+
+        result = ranks.tell(ranks.lead(kept))
+    assert result is not None  # rank 0 has read it
     return replace(result, file=str(out) if out else None)
 
 
+def _refuse_ranks(ranks: Ranks, config: TrainConfig) -> None:
+    if config.batch < ranks.size:
+        raise UsageFault(
+            f"a batch of {config.batch} objects has no share for each of {ranks.size} processes",
+            hint=f"`--nproc-per-node {config.batch}` at most, or `--set batch={ranks.size}`",
+        )
+
+
 def _trained(
-    study: Study, key: str, skipped: int, *, sources: Path | None, force: bool, progress: Progress
-) -> TrainResult:
+    study: Study, key: str, *, sources: Path | None, force: bool, progress: Progress
+) -> Loop:
     """Train a study's module, from its checkpoint if there is one."""
-    store, config = study.store, study.config
-    loop = Loop(study.module, config, loss_of=study.loss, look=study.look, by="error")
+    store, config, ranks = study.store, study.config, study.ranks
+    loop = Loop(study.module, config, loss_of=study.loss, look=study.look, by="error", ranks=ranks)
     study.ask_from(sources, progress)
-    if force:
-        remove_checkpoints(store, key)
-    if (known := newest_checkpoint(store, key)) is not None:
-        loop.restore(*load_state(store, CHECKPOINTS, known))
+
+    def begun() -> str | None:
+        if force:
+            remove_checkpoints(store, key)
+        return newest_checkpoint(store, key)
+
+    if (known := ranks.tell(ranks.lead(begun))) is not None:
+        with ranks.together():
+            loop.restore(*load_state(store, CHECKPOINTS, known))
     else:
         study.project(progress)
     study.read()
@@ -186,20 +201,41 @@ def _trained(
         save_checkpoint(store, key, arrays, **facts)
 
     loop.run(checkpoint=checkpoint, progress=progress)
-    study.curve = loop.curve
-    best = loop.curve.best("error")
+    return loop
+
+
+def _keep(study: Study, loop: Loop, key: str, skipped: int) -> None:
+    """Keep what was trained, with what whole objects made from their embeddings are like."""
+    store, ranks, curve = study.store, study.ranks, loop.curve
+    best = curve.best("error")
     rebuilt = study.rebuilt()
-    return TrainResult(
+    result = TrainResult(
         encoder=key,
         steps=loop.step,
-        best_step=loop.curve.steps[best],
+        best_step=curve.steps[best],
         train_objects=len(study.train),
         val_objects=len(study.val),
         skipped=skipped,
-        loss=loop.curve.losses[-1],
-        error=loop.curve.looks[best]["error"],
+        loss=curve.losses[-1],
+        error=curve.looks[best]["error"],
         chamfer=rebuilt.get("chamfer"),
         f1=rebuilt.get("f1"),
         psnr=rebuilt.get("psnr"),
-        seconds=loop.curve.seconds,
+        seconds=curve.seconds,
+        ranks=ranks.size,
+    )
+    save_state(
+        store,
+        ENCODERS,
+        key,
+        arrays_of(study.module),
+        config=study.config.model_dump(mode="json"),
+        field=store.field,
+        network=store.network,
+        init_hash=store.init_hash,
+        precision="bfloat16" if study.amp else "float32",
+        curve=vars(curve),
+        result=vars(result),
+        ended=datetime.now(UTC).isoformat(),
+        versions=versions(study.device),
     )
