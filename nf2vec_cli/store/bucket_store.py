@@ -65,8 +65,10 @@ class BucketStore(ObjectStore[Any]):
         await self._calm(lambda: super(BucketStore, self).delete(key))
 
     async def delete_dir(self, prefix: str) -> None:
-        """Delete all objects below."""
-        async for key in self.list_prefix(f"{prefix.rstrip('/')}/" if prefix else ""):
+        """Delete all objects below, the metadata first: half of it would still look whole."""
+        below = f"{prefix.rstrip('/')}/" if prefix else ""
+        found = [key async for key in self.list_prefix(below)]
+        for key in sorted(found, key=lambda key: (not key.endswith("zarr.json"), key.count("/"))):
             await self.delete(key)
 
     async def list(self) -> AsyncGenerator[str, None]:

@@ -47,6 +47,7 @@ def test_a_store_goes_to_a_bucket_to_a_zip_and_back(run, store, bucket, tmp_path
     assert not list(tmp_path.glob(".ds*"))
 
 
+@pytest.mark.slow
 def test_a_copy_follows_what_changed(run, store, bucket):
     target = f"{bucket}/ds.zarr"
     assert run("copy", store, target).exit_code == 0
@@ -66,7 +67,8 @@ def test_a_copy_follows_what_changed(run, store, bucket):
     assert contents(target) == contents(store)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_a_killed_copy_is_no_store_and_is_gone_on_with(run, store, tmp_path, bucket, kind):
     target = str(tmp_path / "to.zarr") if kind == "folder" else f"{bucket}/to.zarr"
     child = subprocess.Popen(
@@ -104,6 +106,7 @@ copy_store(sys.argv[1], sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_what_is_at_the_target_is_not_lost(run, store, tmp_path):
     other = make_store(tmp_path / "other.zarr", seed=1, count=8)
     more = make_store(tmp_path / "more.zarr", count=9)
@@ -137,6 +140,7 @@ def test_a_store_that_is_being_written_is_not_copied(run, store, tmp_path):
     assert not holds_store(tmp_path / "to.zarr")
 
 
+@pytest.mark.slow
 def test_a_store_that_changes_meanwhile_makes_no_store(run, store, tmp_path, monkeypatch):
     from nf2vec_cli.store import transfer
 

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import pickle
 import subprocess
@@ -11,6 +12,7 @@ from nf2vec_cli.errors import BucketError, UsageFault
 from nf2vec_cli.store import bucket as module
 from nf2vec_cli.store.archive import Archive
 from nf2vec_cli.store.bucket import Bucket
+from nf2vec_cli.store.bucket_store import BucketStore, open_bucket
 from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.create import create_store, free_name, holds_store
 from nf2vec_cli.store.lock import store_lock
@@ -145,6 +147,7 @@ def test_a_bucket_speaks_like_a_path(bucket):
         (home / "none").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_a_store_in_a_bucket_has_the_bytes_of_one_in_a_folder(bucket, tmp_path, init, fields):
     path = f"{bucket}/ds.zarr"
@@ -181,6 +184,20 @@ def _damage_is_told_from_a_bucket_that_is_gone(path):
     assert check_store(path, repair=True).findings == tuple(
         type(f)(f.kind, f.where, f.text, True) for f in report.findings
     )
+
+
+def test_a_folder_that_is_half_removed_is_no_group(bucket, monkeypatch):
+    path, removed = place(f"{bucket}/ds.zarr"), []
+    for key in ("a/c/0", "a/zarr.json", "zarr.json"):
+        (path / "group" / key).write(b"{}")
+
+    async def delete(_, key):
+        removed.append(key)
+
+    monkeypatch.setattr(BucketStore, "delete", delete)
+    asyncio.run(open_bucket(path, read_only=False).delete_dir("group"))
+
+    assert removed == ["group/zarr.json", "group/a/zarr.json", "group/a/c/0"]
 
 
 def test_a_half_made_store_is_none_yet(bucket, init):
@@ -230,6 +247,7 @@ def test_an_endpoint_that_is_no_address(bucket, run, monkeypatch):
     assert "planted" not in outcome.stderr
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there(bucket, run):
     outcome = run("info", f"{bucket}-not/ds.zarr")
 
@@ -276,6 +294,7 @@ def test_each_kind_of_fault_is_got_over(bucket, proxied, kind):
     assert proxy.counted[kind] >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pauses")
 def test_a_run_with_a_tenth_of_its_calls_failing_ends_whole(
     bucket, tmp_path, proxied, init, fields

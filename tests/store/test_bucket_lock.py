@@ -61,6 +61,7 @@ def test_a_second_writer_is_told_who_holds_the_store(home, run):
     assert "ann on far, process 7" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_runs_lock_is_free_at_once_on_its_own_machine(home):
     child = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(home)], stdout=subprocess.PIPE, text=True
@@ -90,6 +91,7 @@ def test_the_age_of_another_machines_lock_is_told_by_the_buckets_clock(home, mon
         assert json.loads(lock_of(home).read_bytes())["host"] != "far"
 
 
+@pytest.mark.slow
 def test_of_many_takers_of_a_stale_lock_one_gets_it(home, endpoint, monkeypatch):
     proxy = Proxy(endpoint)  # which makes conditional puts atomic, as a bucket's are
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
