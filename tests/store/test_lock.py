@@ -8,6 +8,7 @@ import time
 import pytest
 
 from nf2vec_cli.errors import LockedError
+from nf2vec_cli.store import lock
 from nf2vec_cli.store.lock import DEAD, NAME, holder, store_lock
 
 HOLD = """
@@ -64,7 +65,8 @@ def test_waiting_ends_when_the_holder_does(tmp_path, other):
         pass
 
 
-def test_another_hosts_lock_counts_while_it_is_touched(tmp_path):
+def test_another_hosts_lock_counts_while_it_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "WATCHED", 0.5)
     path = tmp_path / NAME
     path.write_text(json.dumps({"owner": "ann", "host": "far", "pid": 7, "started": 0}))
 
