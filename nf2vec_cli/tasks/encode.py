@@ -23,6 +23,7 @@ from nf2vec_cli.tasks.share import Share, Turns
 from nf2vec_cli.tasks.spread import WorkerDied, one_thread, spread, workers_for
 
 SHARED = 256  # embeddings of a write, where several processes wait for each other's
+WORTH = 256  # objects for each worker process: embedding them takes longer than to start it
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def encode_store(
                 done, todo = (rows[share.owns(rows // store.batch)] for rows in (done, todo))
             shards = _shards(done, todo, store.batch)
             here = cluster is None and target.type == "cuda"
-            workers = 1 if here else workers_for(len(shards), jobs, cluster)
+            # if nobody says how many: a process takes longer to start than to embed a few
+            most = len(shards) if jobs else -(-len(todo) // WORTH)
+            workers = 1 if here else workers_for(most, jobs, cluster)
             if workers == 1:
                 found = ShardEncoder(store, trained, target).encode_all(shards)
             else:
