@@ -20,6 +20,8 @@ from nf2vec_cli.store.products import CHECKPOINTS, ENCODERS, keys, load_state
 from nf2vec_cli.store.store import open_store
 
 TOLERANCE = 1e-5  # of losses, relative: the order in which numbers are added
+# a bias before BatchNorm has no gradient but rounding, which AdamW scales up: 1.5e-3 in 300 steps
+LOOKS = 5e-3
 SECONDS = 600  # after which a run counts as hanging
 
 
@@ -94,7 +96,7 @@ def assert_same_curve(one, other, tolerance=TOLERANCE):
         facts["curve"]["losses"], others["curve"]["losses"], rtol=tolerance, atol=0
     )
     for a, b in zip(facts["curve"]["looks"], others["curve"]["looks"], strict=True):
-        np.testing.assert_allclose(a["error"], b["error"], rtol=1e-3)
+        np.testing.assert_allclose(a["error"], b["error"], rtol=LOOKS)
 
 
 def test_two_processes_have_the_curve_of_one_and_speak_with_one_voice(run, store, tmp_path):
