@@ -88,6 +88,7 @@ def test_what_was_moved_comes_back_and_the_store_stays_as_it_is(run, store, tmp_
         assert largest_change(*pair, SPEC, points=100, seed=1) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_new_store_has_all_else_that_the_old_one_has(run, store, tmp_path):
     opened = open_store(store, mode="a")
     opened.fail([2], ["it is broken"])
@@ -385,6 +386,7 @@ app(sys.argv[1:], prog_name="nf2vec")
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_nothing_that_counts(run, store, tmp_path):
     before = state(store)
     line = ["align", str(store), *ONE, "--json"]

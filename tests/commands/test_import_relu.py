@@ -210,6 +210,7 @@ def test_the_authors_layout_holds_sines_and_no_fit_joins_relu_units(run, one, sh
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["aligned", "paper"])
 def test_encoders_learn_from_them_and_shapes_come_of_embeddings(run, many, tmp_path, arch):
     trained = run("train", many, "--encoder-arch", arch, *options())

@@ -119,6 +119,7 @@ def test_the_store_is_free_while_a_share_fits(run, folder, tmp_path, quick, monk
     assert len(digests(store)) == 3
 
 
+@pytest.mark.slow
 def test_encode_in_shares_is_a_plain_encode_though_a_field_changes_meanwhile(
     run, fitted, tmp_path, monkeypatch
 ):

@@ -99,6 +99,7 @@ def assert_same_curve(one, other, tolerance=TOLERANCE):
         np.testing.assert_allclose(a["error"], b["error"], rtol=LOOKS)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_curve_of_one_and_speak_with_one_voice(run, store, tmp_path):
     """Without torchrun itself, which takes 4 s to start: its environment alone."""
     twin = tmp_path / "twin.zarr"

@@ -11,6 +11,7 @@ from nf2vec_cli.tasks.info import store_info
 from nf2vec_cli.tasks.plan import plan_objects
 
 
+@pytest.mark.slow
 def test_the_synthetic_store_is_a_store(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_store, "REPEATS", 1)
 

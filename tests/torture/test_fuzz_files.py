@@ -152,7 +152,6 @@ def told(store):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("field", COUNTS)
-@pytest.mark.timeout(3600)
 def test_every_damaged_file_is_fitted_or_failed_with_a_reason(shapes, tmp_path, field):
     count, store = COUNTS[field], tmp_path / "ds.zarr"
     (tmp_path / "in").mkdir()
@@ -179,7 +178,7 @@ def test_every_damaged_file_is_fitted_or_failed_with_a_reason(shapes, tmp_path, 
     assert most < MEMORY
 
 
-@pytest.mark.parametrize("field", COUNTS)
+@pytest.mark.parametrize("field", ["sdf", "nerf"])
 def test_a_few_damaged_files(run, shapes, tmp_path, field):
     (tmp_path / "in").mkdir()
     write_damaged(tmp_path / "in", shapes, KINDS[field], 12, SEED + 1)

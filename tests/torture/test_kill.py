@@ -113,7 +113,7 @@ class Tormentor:
             self.counts.notes.append(f"{store.name}: {last.code} {last.stderr}")
 
 
-SHORT = [("fit", 2), ("encode", 2)]
+SHORT = [("fit", 2)]
 LONG = [
     ("fit", 80),
     ("train", 50),

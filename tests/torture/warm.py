@@ -251,7 +251,7 @@ def jumping_clock(by):
 
 def count_work(handle):
     """Write a byte for each object fitted, step trained, and shard embedded."""
-    from nf2vec_cli.tasks import encode, fit_object
+    from nf2vec_cli.tasks import encode_shard, fit_object
     from nf2vec_cli.tasks.loop import Loop
 
     def counted(place, name):
@@ -266,7 +266,7 @@ def count_work(handle):
 
     counted(fit_object, "fit_object")
     counted(Loop, "_one")
-    counted(encode, "aligned")
+    counted(encode_shard, "aligned")
 
 
 if __name__ == "__main__":
