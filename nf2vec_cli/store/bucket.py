@@ -306,7 +306,7 @@ class Patience:
                 hint="run the same line again: what was committed is kept",
             ) from None
         longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self.tries)
-        return random.uniform(longest / 2, longest)
+        return random.uniform(longest / 2, longest)  # nosec B311 - no secret, a pause
 
 
 def reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import subprocess
+import subprocess  # nosec B404 - see below
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -228,7 +228,7 @@ def _check_reachable(address: str) -> None:
             raise _unreachable(f"no Ray cluster answers at {named}: {error}") from error
     line = [sys.executable, "-c", PROBE, address]
     try:
-        probe = subprocess.run(
+        probe = subprocess.run(  # nosec B603 - this interpreter and our own text
             line, timeout=JOINED, check=False, capture_output=True, text=True, errors="replace"
         )
     except subprocess.TimeoutExpired as error:
