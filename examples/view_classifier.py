@@ -43,7 +43,7 @@ from nf2vec_cli.store.radiance import read_cameras, read_grids
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import Rows, Store, open_store
 from nf2vec_cli.tasks.bench_embedding import measure
-from nf2vec_cli.tasks.encode import embedder
+from nf2vec_cli.tasks.encode_shard import embedder
 from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.radiance_field import RadianceField
 from nf2vec_cli.tasks.spread import one_thread
