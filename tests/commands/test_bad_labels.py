@@ -219,7 +219,14 @@ def test_a_cloud_is_not_classified_by_distances_with_signs(run, place):
     assert state(place) == before
 
 
-@pytest.mark.parametrize("name", ["classify", "segment", "generate", "map", "retrieve", "view"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classify",
+        "retrieve",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("segment", "generate", "map", "view")),
+    ],
+)
 def test_embeddings_of_two_encoders_are_never_mixed(run, place, name):
     store = place / "ds.zarr"
     result(run("train", store, *options(seed=1), "--json"))

@@ -27,15 +27,23 @@ def tell(store, count=3):
     return store
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where the store of these tests is kept: the first that asks for it makes it."""
+    return tmp_path_factory.mktemp("trained") / "ds.zarr"
+
+
 @pytest.fixture
-def store(run, tmp_path):
+def store(run, trained, tmp_path):
     """A store of 60 objects in three classes that their embeddings tell apart."""
-    made = make_store(tmp_path / "ds.zarr", count=60)
-    splits = ["train"] * 36 + ["val"] * 12 + ["test"] * 12
-    open_store(made, mode="a").update(range(60), split=splits)
-    result(run("train", made, *options(), "--json"))
-    result(run("encode", made, "--json"))
-    return tell(made)
+    if not trained.exists():
+        made = make_store(tmp_path / "made.zarr", count=60)
+        splits = ["train"] * 36 + ["val"] * 12 + ["test"] * 12
+        open_store(made, mode="a").update(range(60), split=splits)
+        result(run("train", made, *options(), "--json"))
+        result(run("encode", made, "--json"))
+        tell(made).rename(trained)
+    return shutil.copytree(trained, tmp_path / "ds.zarr")
 
 
 def test_a_head_is_trained_measured_and_kept(run, store):

@@ -38,7 +38,13 @@ def wait_for_fields(child, store, least):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGKILL,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGTERM)),
+    ],
+)
 def test_a_run_that_is_killed_loses_no_committed_object(run, shapes, tmp_path, quick, how):
     store = tmp_path / "ds.zarr"
     child = start(shapes, store, quick)

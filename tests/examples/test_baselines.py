@@ -42,6 +42,7 @@ def told(capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["pointnet", "dgcnn"])
 def test_a_classifier_is_trained_and_tells_test(world, capsys, model):
     seconds = ("--seconds", "3", "--learning-rate", "0.005")
@@ -106,6 +107,7 @@ def test_a_store_without_points_is_refused(tmp_path):
         point_classifiers.read_clouds(made, None, skip_rare=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["pointnet", "dgcnn"])
 def test_parts_are_learned(world, capsys, model):
     arguments = [str(world / "ds.zarr"), str(world / "parts"), "--model", model, "--seconds", "3"]

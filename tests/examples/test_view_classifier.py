@@ -28,6 +28,7 @@ def world(run, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_pictures_and_weights_are_compared_fold_by_fold(world, capsys):
     settings = [word for text in QUICK for word in ("--set", text)]
     line = [str(world / "n.zarr"), str(world / "views"), "--folds", "2", "--seconds", "3"]
