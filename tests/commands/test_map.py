@@ -120,6 +120,7 @@ def test_a_second_run_does_nothing_and_says_the_same(run, pair, tmp_path):
     assert state(*pair, tmp_path / "m.zarr") == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(run, pair, tmp_path):
     outs = []
     for number, seed in enumerate((1, 1, 2)):
@@ -318,6 +319,7 @@ def test_fields_and_strangers_are_never_replaced(run, pair, tmp_path):
     assert state(*pair, tmp_path / "notes") == before
 
 
+@pytest.mark.slow
 def test_other_embeddings_are_replaced_by_force_only(run, pair, tmp_path):
     out = tmp_path / "m.zarr"
     result(run("map", *pair, "--out", out, *QUICK, "--json"))

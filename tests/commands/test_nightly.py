@@ -20,6 +20,7 @@ def nightly(folder, store):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (Path(sys.executable).parent / "nf2vec").exists(), reason="nf2vec is not installed"
 )

@@ -45,6 +45,7 @@ def store(made, tmp_path):
     return shutil.copytree(made, tmp_path / "n.zarr")
 
 
+@pytest.mark.slow
 def test_generated_radiance_is_scored_and_drawn(run, store, tmp_path):
     out, sheet = tmp_path / "gen.zarr", tmp_path / "gen.png"
     line = ("generate", store, "--class", "shape", "--count", 3, "--out", out, *GENERATOR)

@@ -19,6 +19,9 @@ class LitBall:
         middles = torch.cartesian_prod(along, along, along).view(SIDE, SIDE, SIDE, 3)
         self.grid = (middles - self.centre).norm(dim=-1) < radius + 2 / SIDE
 
+    def to(self, device):
+        pass
+
     def at(self, points):
         away = (points - self.centre).norm(dim=-1)
         inside = (away < self.radius) & (away >= self.hollow)

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 from near_init import make_store, options
 
@@ -16,6 +17,7 @@ def test_an_embedding_joined_to_every_point_decodes_the_same():
     torch.testing.assert_close(joined(z, coords), factored(z, coords))
 
 
+@pytest.mark.slow
 def test_each_way_to_train_is_timed_and_nothing_is_kept(run, tmp_path):
     store = make_store(tmp_path / "ds.zarr")
     before = sorted(path for path in store.rglob("*"))

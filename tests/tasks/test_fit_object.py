@@ -26,7 +26,15 @@ def init():
 def test_fitted_together_as_on_a_gpu_equals_one_by_one(shapes, init, graphs):
     """The batched path, on the CPU: four objects, of which one fails, in two places."""
     batch = jobs(shapes, "chair/chair.ply", "none.ply", "lamp/lamp.ply", "sofa/sofa.stl")
-    together = list(fit_object._fit_together(batch, init, torch.device("cpu"), 1, 2, graphs))
+    together = list(
+        fit_object._fit_prepared(
+            *(batch, map(fit_object.prepare, batch)),
+            init=init,
+            device=torch.device("cpu"),
+            size=2,
+            graphs=graphs,
+        )
+    )
     alone = list(fit_jobs(batch, init, device=torch.device("cpu"), workers=1, size=64))
 
     assert (

@@ -33,7 +33,8 @@ def init():
 
 
 def test_fitted_together_as_on_a_gpu_equals_one_by_one(jobs, init):
-    together = list(fit_radiance._fit_together(jobs, init, CPU, 1, 3))
+    prepared = [fit_radiance.prepare_views(job) for job in jobs]
+    together = list(fit_radiance._fit_prepared(jobs, prepared, init=init, device=CPU))
     alone = list(fit_radiance.fit_radiance(jobs, init, device=CPU, workers=1, size=64))
 
     kinds = [Fitted, Failed, Fitted, Fitted]

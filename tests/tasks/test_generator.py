@@ -83,6 +83,7 @@ def test_a_flow_learns_how_numbers_hang_together(kept):
     assert np.corrcoef(z[:, 0], z[:, 2])[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_a_gan_comes_nearer_to_the_embeddings(kept):
     real = torch.from_numpy(kept.read(kept.store.rows()))
     settings = GenerateConfig.model_validate(generate_defaults(Preset.small, "gan"))

@@ -92,6 +92,7 @@ def test_the_views_held_out_are_compared_where_they_are_unchanged(job, tmp_path)
     assert other.psnr is None
 
 
+@pytest.mark.slow
 def test_a_sheets_tile_has_the_view_and_the_field_from_the_same_place(job, tmp_path):
     write_views(ball_views(count=4, held=3, size=48), tmp_path / "ball")
     digest = fingerprint(tmp_path / "ball", kind="nerf")[0]
