@@ -130,6 +130,7 @@ def test_copies_stay_with_their_object(run, folder, quick, tmp_path):
     assert {splits[r] for r in opened.rows() if names[r].startswith("chair")} == {"test"}
 
 
+@pytest.mark.slow
 def test_copies_can_be_added_later_and_are_compared_with_themselves(run, folder, tmp_path):
     store, chair = tmp_path / "ds.zarr", folder / "chair" / "chair.ply"
     settings = ["--set", "hidden=64", "--set", "steps=60", "--set", "pool=10000", "--jobs", "1"]

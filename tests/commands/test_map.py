@@ -190,6 +190,7 @@ def test_shapes_are_compared_with_bs_surfaces(run, pair):
     assert again["shapes"] == found["shapes"]
 
 
+@pytest.mark.slow
 def test_sources_in_another_frame_are_not_compared(run, pair):
     store = open_store(pair[0], "a")
     store.update(range(COUNT), transform=np.ones((COUNT, 4)))

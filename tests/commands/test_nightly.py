@@ -37,6 +37,7 @@ def test_a_night_fits_what_is_new_embeds_it_and_reports_in_one_line(fitted, fold
     assert len(first.stdout.splitlines()) == len(second.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_night_without_shapes_says_so_and_ends_with_the_exit_code_of_fit(fitted, tmp_path):
     ended = nightly(tmp_path / "none", fitted)
 

@@ -61,6 +61,7 @@ def test_generated_radiance_is_scored_and_drawn(run, store, tmp_path):
     assert open_store(out).field == "nerf"
 
 
+@pytest.mark.slow
 def test_distances_are_mapped_to_radiance_and_scored_by_pictures(run, store, clouds, tmp_path):
     source = shutil.copytree(clouds, tmp_path / "u.zarr")
     out = tmp_path / "mapped.zarr"
