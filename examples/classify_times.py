@@ -32,8 +32,9 @@ from nf2vec_cli.core.device import use_bfloat16
 from nf2vec_cli.errors import Nf2vecError
 from nf2vec_cli.models.classifier import Classifier
 from nf2vec_cli.shapes.cloud import Cloud
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.encode_shard import embedder
 from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.open_fields import open_fields, require_fitted

@@ -26,7 +26,8 @@ from torch.nn.functional import cross_entropy
 
 from nf2vec_cli.core.device import open_device, use_bfloat16
 from nf2vec_cli.errors import Nf2vecError, StoreError
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.blocks import Rows
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.class_lesson import confusion_of, usable
 from nf2vec_cli.tasks.embedded import Labelled, labelled, open_embeddings
 

@@ -39,9 +39,10 @@ from nf2vec_cli.errors import Nf2vecError
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.shapes.pictures import colour_of
 from nf2vec_cli.shapes.views import load_views
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.radiance import read_cameras, read_grids
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.bench_embedding import measure
 from nf2vec_cli.tasks.encode_shard import embedder
 from nf2vec_cli.tasks.encoders import open_encoder

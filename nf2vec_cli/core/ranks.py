@@ -25,7 +25,7 @@ ASKED = 5.0  # seconds to find torchrun's own store of keys
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShare:
     """What of a batch of `whole` objects one process works on: those `at`."""
 
     at: slice
@@ -41,7 +41,7 @@ class Share:
         return drawn[self.at]
 
     @classmethod
-    def all(cls, count: int) -> Share:
+    def all(cls, count: int) -> BatchShare:
         """Give the share of a process that is alone."""
         return cls(slice(0, count), count)
 
@@ -60,10 +60,10 @@ class Ranks:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def share(self, count: int) -> Share:
+    def share(self, count: int) -> BatchShare:
         """Give this process's even part of `count` things: neighbours, at most one more or less."""
         bounds = (count * r // self.size for r in (self.rank, self.rank + 1))
-        return Share(slice(*bounds), count)
+        return BatchShare(slice(*bounds), count)
 
     def tell(self, value: T) -> T:
         """Give rank 0's value to all."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows, spans
 from nf2vec_cli.store.codec import ARRAYS, decode, digests
 from nf2vec_cli.store.create import ROW_TYPES, init_hash
 from nf2vec_cli.store.damage import ERRORS, fit_config, small
@@ -35,7 +36,7 @@ from nf2vec_cli.store.schema import (
     SURFACE,
     Status,
 )
-from nf2vec_cli.store.store import Rows, Store, open_store, spans
+from nf2vec_cli.store.store import Store, open_store
 
 BASIC = ("array", "init", "length")  # faults with which no field can be read
 READ = 16  # rows read at once: memory does not grow with the store

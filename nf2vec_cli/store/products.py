@@ -14,12 +14,13 @@ from safetensors.numpy import load, save
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.blocks import Rows, grouped
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
 from nf2vec_cli.store.damage import ERRORS, ROWS, damage, small
 from nf2vec_cli.store.durable import uninterrupted
 from nf2vec_cli.store.runs import names
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Status
-from nf2vec_cli.store.store import Rows, Store, grouped
+from nf2vec_cli.store.store import Store
 
 ENCODERS, CHECKPOINTS, EMBEDDINGS, HEADS = "encoders", "checkpoints", "embeddings", "heads"
 STATE = "state"

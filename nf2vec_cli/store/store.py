@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.store import later, lock, runs
+from nf2vec_cli.store import later, lock, names, runs
+from nf2vec_cli.store.blocks import Rows, grouped, rows_of, spans, taken, together
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
 from nf2vec_cli.store.damage import (
     ERRORS,
@@ -37,17 +35,13 @@ from nf2vec_cli.store.schema import (
     LATER,
     SURFACE,
     SURFACE_UNIT,
-    Column,
     Entry,
     Status,
 )
+from nf2vec_cli.store.shards import write_batch
 from nf2vec_cli.store.text import decode_text, encode_text, refuse_long
 
-Rows = NDArray[np.int64]
 UNKNOWN_INIT = "unknown"  # what `imported` says of an init that nobody has: zeros stand for it
-PART = 16 << 20  # bytes of a column that are read at once
-WRITERS = 8  # arrays that are written at once: most of it is waiting for the disk
-NEAR = 20_000  # ids that a name which is not there is compared with
 
 
 def open_store(where: str | Place, mode: str = "r", *, verify: bool = True) -> Store:
@@ -129,18 +123,18 @@ class Store:
             self.init_hash: str = attributes["init_hash"]
             self.format_version: int = attributes["format_version"]
             self.imported: dict[str, str] = attributes.get("imported", {})
-            self.init: Floats = np.asarray(self._array("init")[:])
-            self.blocks: NDArray[np.int64] = np.asarray(self._array("blocks")[:], np.int64)
+            self.init: Floats = np.asarray(self.array("init")[:])
+            self.blocks: NDArray[np.int64] = np.asarray(self.array("blocks")[:], np.int64)
         except KeyError as error:
             raise StoreError(f"{path} is damaged: {error} is missing") from error
         except ERRORS as error:
             raise told(path, "its init", error) from error
-        self._weights = {name: self._array(name) for name in ARRAYS[self.codec]}
+        self._weights = {name: self.array(name) for name in ARRAYS[self.codec]}
 
     @property
     def slots(self) -> int:
         """N: length of every column, empty slots included."""
-        return int(self._array("status").shape[0])
+        return int(self.array("status").shape[0])
 
     @property
     def next_row(self) -> int:
@@ -161,24 +155,24 @@ class Store:
             return [whole[row] for row in index] if column.text else whole[index]
         try:
             if index is not None:
-                found = self._picked(self._array(name), index)
+                found = self._picked(self.array(name), index)
                 return decode_text(found) if column.text else found
             if not column.text:
-                return np.asarray(self._array(name)[: self.slots])
+                return np.asarray(self.array(name)[: self.slots])
             # texts are padded: a million of them whole would be a gigabyte
             return [text for _, (part,) in self.sections(name) for text in decode_text(part)]
         except ERRORS as error:
-            raise self._damaged(f"column {name!r}", error) from error
+            raise self.damaged(f"column {name!r}", error) from error
 
     def sections(self, *names: str) -> Iterator[tuple[int, list[NDArray[Any]]]]:
         """Yield columns as they are stored, some megabytes at a time, and the first row of each."""
-        arrays = [self._array(name) for name in names]
+        arrays = [self.array(name) for name in names]
         wide = max((COLUMNS[name] for name in names), key=lambda column: column.width)
         for start, end in spans(self.slots, wide):
             try:
                 yield start, [np.asarray(array[start:end]) for array in arrays]
             except ERRORS as error:
-                raise self._damaged(f"column {' or '.join(names)}", error) from error
+                raise self.damaged(f"column {' or '.join(names)}", error) from error
 
     def _picked(self, array: zarr.Array[Any], index: Rows) -> NDArray[Any]:
         found = np.empty((len(index), *array.shape[1:]), array.dtype)
@@ -198,36 +192,7 @@ class Store:
         Raises:
             StoreError: there is no such object, or several.
         """
-        there = self.column("status") != Status.EMPTY
-        exact = self._named(set(ids), there)
-        missing = set(ids) - set(exact)
-        short = self._named(missing, there, key=_last_part) if missing else {}
-        found = []
-        for wanted in ids:
-            same = exact.get(wanted) or short.get(wanted, [])
-            hint = f"`nf2vec info {self.path} --objects` lists all ids"
-            names = self.column("id", same[:3]) if len(same) > 1 and wanted in short else []
-            if names:
-                raise StoreError(f"{wanted!r} may be {' or '.join(sorted(names))}", hint=hint)
-            if not same:
-                known = self.column("id", np.flatnonzero(there)[:NEAR])
-                known = dict.fromkeys([*known, *map(_last_part, known)])
-                near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
-                hint = f"did you mean {', '.join(near)}? {hint}" if near else hint
-                raise StoreError(f"{self.path} has no object {wanted!r}", hint=hint)
-            found.append(same[-1])
-        return np.array(found, np.int64)
-
-    def _named(
-        self, names: set[str], there: NDArray[np.bool_], key: Callable[[str], str] = str
-    ) -> dict[str, list[int]]:
-        """Find the rows of names, all of a name, without keeping the names of all rows."""
-        found: dict[str, list[int]] = {}
-        for start, (part,) in self.sections("id"):
-            for row, name in enumerate(map(key, decode_text(part)), start):
-                if name in names and there[row]:
-                    found.setdefault(name, []).append(row)
-        return found
+        return names.find(self, ids)
 
     def register(self, entries: Sequence[Entry]) -> Rows:
         """Give new objects a row each, as pending, from the next shard on.
@@ -242,14 +207,14 @@ class Store:
         # before anything grows: a name that does not fit must change nothing
         for name, of in KNOWN.items():
             refuse_long(name, (of(entry) for entry in entries), COLUMNS[name].width)
-        names = (*(name for name in BESIDE if has(self, name)), *COLUMNS)
-        others = [self._array(name) for name in names if name != "status"]
-        _together(
+        held = (*(name for name in BESIDE if has(self, name)), *COLUMNS)
+        others = [self.array(name) for name in held if name != "status"]
+        together(
             lambda array: array.resize((first + count, *array.shape[1:])),
             [*self._weights.values(), *others],
         )
         self.update(rows, **{name: [of(entry) for entry in entries] for name, of in KNOWN.items()})
-        self._array("status").resize((first + count,))
+        self.array("status").resize((first + count,))
         self.update(rows, status=np.full(len(rows), Status.PENDING))
         return rows
 
@@ -262,9 +227,9 @@ class Store:
         parts = grouped(index, COLUMN_CHUNK)
 
         def write(name: str) -> None:
-            array, values = self._array(name), columns[name]
+            array, values = self.array(name), columns[name]
             for at in parts:
-                new = self.encoded(name, _taken(values, at))
+                new = self.encoded(name, taken(values, at))
                 low, high = int(index[at].min()), int(index[at].max()) + 1
                 if not np.array_equal(index[at], np.arange(low, high)):
                     part = np.asarray(array[low:high])
@@ -272,7 +237,7 @@ class Store:
                     new = part
                 array[low:high] = new
 
-        _together(write, columns)
+        together(write, columns)
 
     def commit(
         self,
@@ -299,7 +264,7 @@ class Store:
             arrays[SURFACE] = np.rint(surface.reshape(len(index), -1) * SURFACE_UNIT).astype("i2")
         self.reopen(index)
         for at in grouped(index, self.batch):
-            self._write_batch(index[at], {name: values[at] for name, values in arrays.items()})
+            write_batch(self, index[at], {name: part[at] for name, part in arrays.items()})
         self.update(index, digest=digests(stored), **columns)
         self.update(index, status=[Status.DONE] * len(index))
 
@@ -309,7 +274,7 @@ class Store:
         if not len(index):
             return
         low, high = int(index.min()), int(index.max()) + 1
-        status = np.asarray(self._array("status")[low:high])
+        status = np.asarray(self.array("status")[low:high])
         over = index[status[index - low] != Status.PENDING]
         self.update(over, status=[Status.PENDING] * len(over))
 
@@ -336,11 +301,11 @@ class Store:
         index = [int(row) for row in rows]
         if max(index, default=-1) >= next(iter(self._weights.values())).shape[0]:
             # another run has added rows since this store was opened
-            self._weights = {name: self._array(name) for name in self._weights}
+            self._weights = {name: self.array(name) for name in self._weights}
         try:
-            return Encoded({name: _rows_of(a, index) for name, a in self._weights.items()})
+            return Encoded({name: rows_of(a, index) for name, a in self._weights.items()})
         except ERRORS as error:
-            raise self._damaged("weights", error) from error
+            raise self.damaged("weights", error) from error
 
     def surface(self, rows: Iterable[int]) -> Floats:
         """Read points on the objects' surfaces: [B, SURFACE_POINTS, 3] in unit space, float32.
@@ -351,9 +316,9 @@ class Store:
         if not has(self, SURFACE) or not index:
             return np.zeros((len(index), SURFACE_POINTS, 3), np.float32)
         try:
-            points = _rows_of(self._array(SURFACE), index)
+            points = rows_of(self.array(SURFACE), index)
         except ERRORS as error:
-            raise self._damaged(SURFACE, error) from error
+            raise self.damaged(SURFACE, error) from error
         scaled: Floats = points.astype(np.float32) / np.float32(SURFACE_UNIT)
         return scaled.reshape(-1, SURFACE_POINTS, 3)
 
@@ -366,13 +331,13 @@ class Store:
         index = [int(row) for row in rows]
         if not has(self, name):
             raise StoreError(f"{self.path} keeps no {name}: it holds {self.field} fields")
-        array = self._array(name)
+        array = self.array(name)
         if not index:
             return np.empty((0, array.shape[1]), array.dtype)
         try:
-            return _rows_of(array, index)
+            return rows_of(array, index)
         except ERRORS as error:
-            raise self._damaged(name, error) from error
+            raise self.damaged(name, error) from error
 
     def record_run(self, kind: str, **facts: Any) -> str:
         """Keep a run's config, summary and versions; returns its name."""
@@ -396,47 +361,7 @@ class Store:
         """Yield the files or objects, by their path in the store, and their bytes."""
         return sizes(self.path)
 
-    def _write_batch(self, rows: Rows, arrays: dict[str, NDArray[Any]]) -> None:
-        """Write rows of one batch; other batches of its shard are copied as they are."""
-        first = int(rows[0]) // self.batch * self.batch
-
-        def write(name: str) -> None:
-            array = self._array(name)
-            whole = np.zeros((self.batch, array.shape[1]), array.dtype)
-            if len(rows) < self.batch:
-                whole[:] = self._kept(array, first, self.batch)
-            whole[rows - first] = arrays[name]
-            try:
-                array[first : first + self.batch] = whole
-            except (ValueError, RuntimeError):
-                self._remake_shard(array, first, whole)
-
-        _together(write, arrays)
-
-    def _remake_shard(self, array: zarr.Array[Any], first: int, batch: NDArray[Any]) -> None:
-        """Write a batch into a shard whose index is damaged: zarr would read it to add to it."""
-        shard = first // self.shard_length
-        start = shard * self.shard_length
-        whole = self._kept(array, start, self.shard_length)
-        whole[first - start : first - start + len(batch)] = batch
-        sync((array.store_path / array.metadata.encode_chunk_key((shard, 0))).delete())
-        array[start : start + self.shard_length] = whole
-
-    def _kept(self, array: zarr.Array[Any], first: int, count: int) -> NDArray[Any]:
-        """Read rows that are to be written again; those that are not done need not be readable."""
-        try:
-            return np.asarray(array[first : first + count])
-        except (StoreError, *ERRORS):
-            done = self.column("status", range(first, first + count)) == Status.DONE
-            kept = np.zeros((count, array.shape[1]), array.dtype)
-            for slot in np.flatnonzero(done).tolist():
-                try:
-                    kept[slot] = array[first + slot]
-                except ERRORS as error:
-                    raise self._damaged(array.basename, error) from error
-            return kept
-
-    def _array(self, name: str) -> zarr.Array[Any]:
+    def array(self, name: str) -> zarr.Array[Any]:
         """Open an array anew, since other runs may lengthen it; its form is looked at once."""
         if name not in self._looked_at:
             found = sound_array(self, name)
@@ -458,48 +383,8 @@ class Store:
             return np.asarray(rows, np.uint8)
         return np.asarray(values).astype(column.dtype)
 
-    def _damaged(self, what: str, error: Exception) -> StoreError:
+    def damaged(self, what: str, error: Exception) -> StoreError:
         return StoreError(
             f"{self.path} is damaged: {what} cannot be read: {error}",
             hint=f"`nf2vec check {self.path} --repair`",
         )
-
-
-def _rows_of(array: zarr.Array[Any], rows: list[int]) -> NDArray[Any]:
-    """Read rows: a run of them in one go, others one by one, never by zarr's fancy indexing."""
-    if len(rows) > 1 and rows == list(range(rows[0], rows[0] + len(rows))):
-        return np.asarray(array[rows[0] : rows[-1] + 1])
-    return np.stack([np.asarray(array[row]) for row in rows])
-
-
-def spans(slots: int, column: Column) -> Iterator[tuple[int, int]]:
-    """Give the runs of whole chunks in which a column is read, some megabytes each."""
-    row = np.dtype(column.dtype).itemsize * column.width
-    step = max(1, PART // (row * COLUMN_CHUNK)) * COLUMN_CHUNK
-    return ((start, min(start + step, slots)) for start in range(0, slots, step))
-
-
-def grouped(index: Rows, length: int) -> list[Rows]:
-    """Split rows [B] by the block of `length` rows that they lie in: places in `index`, in order.
-
-    One pass: to look for each block's rows among all takes minutes for a million.
-    """
-    blocks = index // length
-    order = np.argsort(blocks, kind="stable")
-    cuts = np.flatnonzero(np.diff(blocks[order])) + 1
-    return np.split(order, cuts) if len(index) else []
-
-
-def _taken(values: Any, places: Rows) -> Any:
-    return values[places] if isinstance(values, np.ndarray) else [values[at] for at in places]
-
-
-def _together(work: Callable[[Any], None], things: Iterable[Any]) -> None:
-    """Do work on several things at once; the first error is raised when all have ended."""
-    with ThreadPoolExecutor(WRITERS) as pool:
-        for done in [pool.submit(work, thing) for thing in things]:
-            done.result()
-
-
-def _last_part(name: str) -> str:
-    return name.rpartition("/")[2]

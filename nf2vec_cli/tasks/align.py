@@ -17,9 +17,10 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.models.matching import chance, correlation, match_fields, moved, transformed, turned
 from nf2vec_cli.models.network import NetworkSpec, split_theta
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.aligned_store import AlignedStore, already_there, check_free, check_unused
 from nf2vec_cli.tasks.encoders import require_known_init
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread

@@ -11,10 +11,10 @@ import numpy as np
 
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.place import beside
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.spread import available_cores
 
 INDEXES, SUFFIX = "indexes", ".usearch"

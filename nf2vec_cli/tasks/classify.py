@@ -17,10 +17,11 @@ from nf2vec_cli.core.device import open_device
 from nf2vec_cli.models.classifier import Classifier
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.discover import ShapeRef
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.class_lesson import (
     TASK,
     new_head,

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.products import EMBEDDINGS, ENCODERS, Embeddings, keys
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 
 HELD_OUT = 10  # of objects without a split, one in so many is val and one is test
 SPLITS = ("train", "val", "test")

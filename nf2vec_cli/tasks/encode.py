@@ -11,11 +11,12 @@ import numpy as np
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.place import Place, absolute
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.cluster import open_cluster
 from nf2vec_cli.tasks.encode_shard import Embedded, ShardEncoder, encode_shard
 from nf2vec_cli.tasks.encoders import keep_encoder, open_encoder, require_known_init

@@ -18,9 +18,10 @@ from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import RowsEncoder, pooled
 from nf2vec_cli.models.matching import ALIGNED, correlation
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.place import Place
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.aligned_store import least_alike
 from nf2vec_cli.tasks.encoders import Trained, open_encoder
 

@@ -19,11 +19,12 @@ from nf2vec_cli.foreign.write_table import Table, write_table
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.shapes.write import write_bytes
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.radiance import read_grids
 from nf2vec_cli.store.schema import CAMERA_NUMBERS, CAMERAS, Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.export_module import write_classifier, write_encoder_file
 from nf2vec_cli.tasks.fit_object import reason_of

@@ -14,8 +14,8 @@ from torch import Tensor
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.core.neighbours import measured, nearest
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.ann import ApproximateIndex
 from nf2vec_cli.tasks.queries import Queries
 

@@ -12,12 +12,13 @@ from nf2vec_cli.config.generate import GenerateConfig
 from nf2vec_cli.core.device import open_device
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.create import free_name, holds_store
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.place import Place, writable
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Entry
-from nf2vec_cli.store.store import Rows, open_store
+from nf2vec_cli.store.store import open_store
 from nf2vec_cli.tasks.embedded import labelled, labels_hint, open_embeddings
 from nf2vec_cli.tasks.embedding_store import write_embedding_store
 from nf2vec_cli.tasks.encoders import open_encoder

@@ -13,8 +13,8 @@ from nf2vec_cli.models.latent import Latent
 from nf2vec_cli.models.latent_flow import LatentFlow
 from nf2vec_cli.models.latent_gan import LatentGan
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.heads import has_head, head_key, open_head, save_head, train_head
 from nf2vec_cli.tasks.loop import Loop
 from nf2vec_cli.tasks.teacher import generator_of

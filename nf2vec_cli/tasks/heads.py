@@ -14,6 +14,7 @@ from torch import nn
 from nf2vec_cli.config.strict import StrictModel
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.products import (
     CHECKPOINTS,
     HEADS,
@@ -25,7 +26,7 @@ from nf2vec_cli.store.products import (
     save_checkpoint,
     save_state,
 )
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.fit import versions
 from nf2vec_cli.tasks.loop import Loop, arrays_of
 

@@ -8,8 +8,9 @@ import torch
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.core.ranks import ALONE, Ranks
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.blocks import Rows, grouped
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.store import Rows, Store, grouped
+from nf2vec_cli.store.store import Store
 
 HELD_BYTES = 2 << 30  # of weights that are kept in memory; above, each batch is read from the store
 

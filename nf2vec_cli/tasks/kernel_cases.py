@@ -12,12 +12,12 @@ from torch import Tensor
 
 from nf2vec_cli.core.composite import composite
 from nf2vec_cli.core.decode import decode, decode_twin
+from nf2vec_cli.core.gradient import siren_gradient
 from nf2vec_cli.core.march import DIAGONAL, Rays, march, march_twin
 from nf2vec_cli.core.mlp import (
     field_gradient_twin,
     field_values,
     field_values_twin,
-    siren_gradient,
     tiled_values,
 )
 from nf2vec_cli.core.neighbours import SPARE, best_rows, best_rows_twin

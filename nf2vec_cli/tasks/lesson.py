@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nf2vec_cli.core.ranks import Share
+from nf2vec_cli.core.ranks import BatchShare
 from nf2vec_cli.models.autoencoder import AutoEncoder
-from nf2vec_cli.store.store import Rows
+from nf2vec_cli.store.blocks import Rows
 
 
 class Asked(Protocol):
@@ -23,7 +23,7 @@ class Lesson(Protocol):
     """One kind of field as a subject; `tasks/point_lesson.py` and `tasks/ray_lesson.py` are."""
 
     def draw(
-        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: Share | None = None
+        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: BatchShare | None = None
     ) -> Any:
         """Draw what a step asks of some objects: an `Asked`. theta: [B, P], their weights.
 

@@ -13,9 +13,9 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.metrics import f_score, nearest_distance
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.decoded_clouds import decoded_clouds
 from nf2vec_cli.tasks.mapper import Kept, nearest
 from nf2vec_cli.tasks.pairs import Pairs

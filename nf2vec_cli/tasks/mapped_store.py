@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.create import free_name, holds_store
 from nf2vec_cli.store.place import Place, writable
 from nf2vec_cli.store.schema import Entry, Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedding_store import write_embedding_store
 from nf2vec_cli.tasks.encoders import Trained
 from nf2vec_cli.tasks.pairs import Pairs

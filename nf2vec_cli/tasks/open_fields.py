@@ -15,12 +15,13 @@ from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.models.decoder import Decoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.transform import Affine
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.radiance import read_grids, unpack_grids
 from nf2vec_cli.store.schema import GRID, Status
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.decoded_radiance import DecodedRadiance
 from nf2vec_cli.tasks.encoders import open_encoder

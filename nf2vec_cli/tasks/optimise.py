@@ -17,7 +17,8 @@ from torch import Tensor
 from nf2vec_cli.config.fit import FitConfig
 from nf2vec_cli.core.capture import Repeated
 from nf2vec_cli.core.device import quick_products
-from nf2vec_cli.core.mlp import Gradient, field_values, siren_gradient
+from nf2vec_cli.core.gradient import Gradient, siren_gradient
+from nf2vec_cli.core.mlp import field_values
 from nf2vec_cli.core.optimiser import Adam, Muon
 from nf2vec_cli.fields.field import Field
 from nf2vec_cli.fields.pool import Pool, draw_stratified, draw_uniform

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nf2vec_cli.errors import StoreError
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows
 from nf2vec_cli.tasks.embedded import labels_hint, splits_of
 
 LEAST = 8  # training pairs

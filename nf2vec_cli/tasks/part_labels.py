@@ -20,8 +20,9 @@ from nf2vec_cli.shapes.load import Shape
 from nf2vec_cli.shapes.part_files import Names, PartFiles, PartRef
 from nf2vec_cli.shapes.unit import into_unit, onto_unit
 from nf2vec_cli.shapes.voxels import Voxels
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.embedded import SPLITS, labels_hint, splits_of
 from nf2vec_cli.tasks.fit_object import copied
 

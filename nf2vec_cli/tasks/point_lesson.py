@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nf2vec_cli.core.ranks import Share
+from nf2vec_cli.core.ranks import BatchShare
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.shapes.cloud import Cloud
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.damage import fit_config
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.decoded_field import DecodedField
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.rebuild import Form, build
@@ -43,7 +44,7 @@ class PointLesson:
         self._held: Points | None = None
 
     def draw(
-        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: Share | None = None
+        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: BatchShare | None = None
     ) -> Points:
         """Ask the teacher."""
         return Points(*self.teacher.ask(rows, theta, self.count, generator, share))

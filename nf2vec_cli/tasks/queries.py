@@ -13,9 +13,10 @@ from nf2vec_cli.errors import InputError, StoreError
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.shapes.discover import ShapeRef
 from nf2vec_cli.shapes.fingerprint import fingerprint
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.fresh import Fresh, embed_shapes, find_shapes
 from nf2vec_cli.tasks.open_fields import require_fitted

@@ -11,13 +11,14 @@ from torch import Tensor
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.composite import composite
 from nf2vec_cli.core.march import Rays, at_cells, march
-from nf2vec_cli.core.ranks import Share
+from nf2vec_cli.core.ranks import BatchShare
 from nf2vec_cli.fields.nerf import FOREGROUND, radiance_of
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.network import NetworkSpec
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.radiance import Cameras
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.radiance_cloud import picture_psnr, psnr_of
 from nf2vec_cli.tasks.ray_teacher import Scene, draw_rays, first_rays, look_through, scene_of
 from nf2vec_cli.tasks.teacher import generator_of
@@ -60,7 +61,7 @@ class RayLesson:
         self._looks: list[tuple[Rays, Tensor, Tensor]] = []
 
     def draw(
-        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: Share | None = None
+        self, rows: Rows, theta: Tensor, generator: torch.Generator, share: BatchShare | None = None
     ) -> Sight:
         """Draw rays and empty points of each object, and render the rays through its field.
 
@@ -69,7 +70,7 @@ class RayLesson:
         config, device = self.config, theta.device
         parts, colours, shares, owner, clear = [], [], [], [], []
         drawn = []
-        share = share or Share.all(len(rows))
+        share = share or BatchShare.all(len(rows))
         seeds = share.of(torch.randint(2**62, (share.whole,), generator=generator))
         own = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         for row, one, generator in zip(rows, theta, own, strict=True):

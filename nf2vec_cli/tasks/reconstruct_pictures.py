@@ -11,9 +11,10 @@ import numpy as np
 from nf2vec_cli.errors import ConfigError, UsageFault
 from nf2vec_cli.shapes.camera_file import read_cameras
 from nf2vec_cli.shapes.pictures import colour_of
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.damage import fit_config
 from nf2vec_cli.store.place import beside
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.look import WHITE, up_axis
 from nf2vec_cli.tasks.open_fields import Fields
 from nf2vec_cli.tasks.picture_object import PIXELS, Film, Shoot

@@ -11,9 +11,10 @@ import numpy as np
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.metrics import RankScore, rank_score
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import labelled, open_embeddings, splits_of
 from nf2vec_cli.tasks.encoders import open_encoder
 from nf2vec_cli.tasks.gallery import Gallery, Metric, Ranking

@@ -15,9 +15,10 @@ from nf2vec_cli.models.segmenter import Segmenter
 from nf2vec_cli.progress import Progress
 from nf2vec_cli.shapes.cloud import Cloud
 from nf2vec_cli.shapes.write import write_parts
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.products import Embeddings
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.open_fields import open_each
 from nf2vec_cli.tasks.part_labels import Parts, PartSet
 from nf2vec_cli.tasks.part_lesson import tell_parts

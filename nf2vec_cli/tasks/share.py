@@ -18,7 +18,7 @@ PATIENCE = 3600.0  # seconds that a process waits for the others' writes, if it 
 class Share:
     """Number `number` of `count` equal shares, from 1.
 
-    Rows are dealt out by whole shards of the store, since a shard of weights has one writer.
+    Rows are dealt out by whole batches of the store, which are what is committed at once.
     """
 
     number: int

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nf2vec_cli.config.train import TrainConfig
 from nf2vec_cli.core.device import use_bfloat16
-from nf2vec_cli.core.ranks import Ranks, Share
+from nf2vec_cli.core.ranks import BatchShare, Ranks
 from nf2vec_cli.errors import UsageFault
 from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.batch_norm import share_norms
@@ -18,7 +18,8 @@ from nf2vec_cli.models.encoder import AlignedEncoder
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.split import SplitEncoder
 from nf2vec_cli.progress import Progress
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.blocks import Rows
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.lesson import Lesson
 from nf2vec_cli.tasks.point_lesson import PointLesson
@@ -136,7 +137,7 @@ class Study:
             found = self.module.decoder(self._embedded(batch, share, theta), asked.coords)
         return self.lesson.loss(found.float(), asked) * share.weight
 
-    def _embedded(self, batch: Rows, share: Share, theta: Tensor) -> Tensor:
+    def _embedded(self, batch: Rows, share: BatchShare, theta: Tensor) -> Tensor:
         """Embed a share of a batch.
 
         What is held is embedded for the whole batch, 1 % of a step: so noise and dropout are drawn

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nf2vec_cli.core.ranks import ALONE, Ranks, Share
+from nf2vec_cli.core.ranks import ALONE, BatchShare, Ranks
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.fields.field import field_of
 from nf2vec_cli.models.network import NetworkSpec
 from nf2vec_cli.models.probes import field_outputs
 from nf2vec_cli.progress import Progress
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.damage import fit_config
-from nf2vec_cli.store.store import Rows, Store
+from nf2vec_cli.store.store import Store
 from nf2vec_cli.tasks.fit_object import Failed, Job, Prepared, prepare
 from nf2vec_cli.tasks.held import HeldFields
 from nf2vec_cli.tasks.sources import inside, roots_of
@@ -39,7 +40,7 @@ class Teacher(Protocol):
         theta: Tensor,
         count: int,
         generator: torch.Generator,
-        share: Share | None = None,
+        share: BatchShare | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw `count` points of each object: [B, count, 3], and the field's values, [B, count].
 
@@ -61,7 +62,7 @@ class FieldTeacher:
         theta: Tensor,
         count: int,
         generator: torch.Generator,
-        share: Share | None = None,
+        share: BatchShare | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Ask the fields at fresh points around their surfaces."""
         surface = torch.from_numpy(self.fields.surface(rows))
@@ -107,10 +108,10 @@ class SampleTeacher:
         theta: Tensor,
         count: int,
         generator: torch.Generator,
-        share: Share | None = None,
+        share: BatchShare | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw from the pools, with replacement."""
-        share = share or Share.all(len(rows))
+        share = share or BatchShare.all(len(rows))
         at = torch.tensor([self.place[int(row)] for row in rows])[:, None]
         pool = self.coords.shape[1]
         drawn = share.of(torch.randint(pool, (share.whole, count), generator=generator))
@@ -156,14 +157,14 @@ def _hash(store: Store, row: int) -> bytes:
 
 
 def queries(
-    surface: Tensor, count: int, *, generator: torch.Generator, share: Share | None = None
+    surface: Tensor, count: int, *, generator: torch.Generator, share: BatchShare | None = None
 ) -> Tensor:
     """Draw points around surfaces, [B, S, 3] -> [B, count, 3], inside [-1, 1]^3.
 
     share: which objects of a batch these are, if not all; the numbers are drawn for the batch.
     """
     points = surface.shape[1]
-    share = share or Share.all(len(surface))
+    share = share or BatchShare.all(len(surface))
     size = share.whole
     parts = []
     for part, sigma in AROUND:

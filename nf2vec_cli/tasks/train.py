@@ -16,6 +16,7 @@ from nf2vec_cli.config.train import LATER, TrainConfig
 from nf2vec_cli.core.ranks import Ranks, open_ranks
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import (
@@ -29,7 +30,7 @@ from nf2vec_cli.store.products import (
     save_state,
 )
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import splits_of
 from nf2vec_cli.tasks.encoders import (
     open_encoder,

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from nf2vec_cli.config import Origin
 from nf2vec_cli.errors import StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
+from nf2vec_cli.store.blocks import Rows
 from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import Status
-from nf2vec_cli.store.store import Rows, Store, open_store
+from nf2vec_cli.store.store import Store, open_store
 from nf2vec_cli.tasks.embedded import SPLITS, open_embeddings, splits_of
 from nf2vec_cli.tasks.look import up_axis
 from nf2vec_cli.tasks.open_fields import open_each, open_fields

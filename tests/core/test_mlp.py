@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from nf2vec_cli.core import sine
+from nf2vec_cli.core.gradient import SirenGradient
 from nf2vec_cli.core.mlp import (
-    SirenGradient,
     field_gradient_twin,
     field_values_twin,
     frequencies,

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
-from nf2vec_cli.store import check, create, products, store
+from nf2vec_cli.store import blocks, check, create, products, store
+from nf2vec_cli.store.blocks import grouped
 from nf2vec_cli.store.check import check_store
 from nf2vec_cli.store.create import shard_for
 from nf2vec_cli.store.durable import DurableStore
 from nf2vec_cli.store.lock import store_lock
 from nf2vec_cli.store.products import Embeddings
 from nf2vec_cli.store.schema import COLUMN_CHUNK, COLUMNS, Entry, Status
-from nf2vec_cli.store.store import grouped, open_store
+from nf2vec_cli.store.store import open_store
 from nf2vec_cli.store.text import decode_text
 
 CHUNK = 8  # rows of a chunk of columns here, so that a few rows are many chunks
@@ -25,9 +26,9 @@ CHUNK = 8  # rows of a chunk of columns here, so that a few rows are many chunks
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    for module in (create, products, store):
+    for module in (create, products, store, blocks):
         monkeypatch.setattr(module, "COLUMN_CHUNK", CHUNK)
-    monkeypatch.setattr(store, "PART", 1)  # a chunk at a time
+    monkeypatch.setattr(blocks, "PART", 1)  # a chunk at a time
 
 
 @pytest.fixture

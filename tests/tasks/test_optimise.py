@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nf2vec_cli.config import Preset, Recipe
 from nf2vec_cli.config.fit import FitConfig, fit_defaults
-from nf2vec_cli.core import mlp, sine
+from nf2vec_cli.core import gradient, mlp, sine
 from nf2vec_cli.fields import FieldName, sdf
 from nf2vec_cli.fields.pool import draw_uniform
 from nf2vec_cli.models.network import siren_init
@@ -141,7 +141,8 @@ def test_a_step_by_kernels_asks_nothing_of_the_host(mesh, monkeypatch, hidden):
         "run",
         lambda self, *_, **__: launched.add(self.fn.__name__),
     )
-    monkeypatch.setattr(mlp, "kernels_serve", lambda _: True)
+    for module in (gradient, mlp):
+        monkeypatch.setattr(module, "kernels_serve", lambda _: True)
     config = FitConfig(hidden=hidden, steps=4, points=100, pool=2000)
     init = siren_init(network_of(config), seed=0)
     with FakeTensorMode(allow_non_fake_inputs=True):

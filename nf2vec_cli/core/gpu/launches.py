@@ -30,7 +30,7 @@ LAUNCHES = {
     ("backward", "bfloat16", False): Launch(32),
     ("backward", "bfloat16", True): Launch(64),
 }
-# of up to 24 that were measured on an H100 the quickest that spills nothing
+# quick ones of up to 24 that were measured on an H100, among those that spill nothing there
 ON_HOPPER = LAUNCHES | {
     ("forward", "tf32", False): Launch(128, warps=4),
     ("forward", "tf32", True): Launch(256, stages=2),

@@ -66,7 +66,8 @@ def product_kernel(
     tl.store(c + corner + place, found, mask=inside)
 
 
-# of few that were measured on an H100 the quickest that spill nothing on it, nor on an A100
+# none spills on sm_80, 90 or 100. Those of tf32 were quick among 16 on an H100; the others have as
+# many columns as spill nothing, and were measured in whole steps alone
 TILES = {
     PLAIN: Tile(128, 128, 32, warps=8, stages=3),
     LAYER: Tile(128, 128, 32, warps=8, stages=3),

@@ -6,18 +6,18 @@ import triton
 import triton.language as tl
 from torch.overrides import TorchFunctionMode
 
+from nf2vec_cli.core import gradient as engines
 from nf2vec_cli.core import mlp as front
 from nf2vec_cli.core import mlp_op
 from nf2vec_cli.core.gpu import mlp, wide
 from nf2vec_cli.core.gpu.engine import FusedGradient
 from nf2vec_cli.core.gpu.sine import cosine, phase, sine
+from nf2vec_cli.core.gradient import SirenGradient, siren_gradient
 from nf2vec_cli.core.mlp import (
-    SirenGradient,
     facts,
     field_gradient_twin,
     field_values,
     field_values_twin,
-    siren_gradient,
 )
 from nf2vec_cli.fields.loss import cross_entropy
 from nf2vec_cli.models.network import NetworkSpec, radiance_init, radiance_spec, siren_init
@@ -191,7 +191,7 @@ def test_the_op_has_gradients_to_parameters_and_coordinates():
 @pytest.fixture
 def _kernels_wanted(monkeypatch):
     """Let kernels serve CPU tensors, as the interpreter can."""
-    for module in (front, mlp_op):
+    for module in (engines, front, mlp_op):
         monkeypatch.setattr(module, "kernels_serve", lambda _: True)
 
 
