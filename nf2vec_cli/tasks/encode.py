@@ -65,7 +65,7 @@ def encode_store(
         encoder: as `open_encoder` takes it. One from elsewhere is copied into the store.
         device: "cpu", "cuda", "cuda:N" or "auto"; on CUDA this process does all the work, or the
             cluster's GPUs.
-        jobs: worker processes; 0 for one a core.
+        jobs: worker processes; 0: one for each WORTH objects, up to one a core.
         ray: cluster that works instead, as `open_cluster` takes it.
         share: what this process does of a store that several work at. They write in turn.
         force: embed all again.
