@@ -200,6 +200,7 @@ def test_sources_in_another_frame_are_not_compared(run, pair):
     assert "source, as it is" not in [row["shape"] for row in found["shapes"]]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_mapper(run, pair, monkeypatch):
     from nf2vec_cli.tasks.loop import Loop
 

@@ -148,6 +148,7 @@ def test_an_encoder_travels_as_safetensors_and_decodes_where_it_arrives(run, sto
     assert json.loads(outcome.stdout)["id"] == "shape/3"
 
 
+@pytest.mark.slow
 def test_samples_are_measured_on_the_sources_and_teach_as_the_fields_do(run, fitted):
     sizes = options(batch=2, components=1, steps=2)
     labels = fitted.parent / "labels.csv"

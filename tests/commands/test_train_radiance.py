@@ -43,6 +43,7 @@ def test_train_and_encode_by_each_architecture(run, store, arch):
     assert [sorted(look) for look in looks] == [["error", "psnr"]] * 3
 
 
+@pytest.mark.slow
 def test_training_comes_nearer_to_the_stored_fields(run, store):
     more = {"learning_rate": 0.01, "hidden": 32, "rays": 40, "step_samples": 400}
     before = result(run("train", store, *quick(steps=1, validate_every=1), "--json"))
@@ -52,6 +53,7 @@ def test_training_comes_nearer_to_the_stored_fields(run, store):
     assert after["psnr"] > before["psnr"] + 3
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_losses(run, store, tmp_path):
     twin = tmp_path / "twin.zarr"
     shutil.copytree(store, twin)

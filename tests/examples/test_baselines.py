@@ -139,6 +139,7 @@ def test_a_class_from_weights_and_from_points_is_timed(world, capsys):
     assert len(output.err.splitlines()) == 1 + len(rows)
 
 
+@pytest.mark.slow
 def test_times_of_unsigned_fields(run, shapes, tmp_path, capsys):
     store = tmp_path / "ds.zarr"
     settings = [w for text in ("steps=60", "pool=30000", "points=3000") for w in ("--set", text)]
