@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass, field
 
 import pytest
-from worlds import committed, copied, faults, reached
+from worlds import committed, copied, faults
 
 from nf2vec_cli.store.check import check_store
 
@@ -37,17 +37,6 @@ class Counts:
         }
 
 
-def redone(victim, ended, was, now, store):
-    """Count the units of work of a killed run that its store does not hold."""
-    if victim.name == "fit":
-        return ended.work - (len(now) - len(was[0]))
-    if victim.name == "encode":
-        return ended.work - -(-(len(now) - len(was[0])) // 3)
-    if victim.name == "train" and not any(kind == "encoder" for kind, _ in now):
-        return was[1] + ended.work - reached(store)
-    return 0
-
-
 class Tormentor:
     """Kills a victim by the clock and by its steps on the disk in turn, and counts."""
 
@@ -68,7 +57,7 @@ class Tormentor:
         while self.counts.kills < times:
             number += 1
             store = copied(self.victim, self.world / f"{self.victim.name}.{number}.zarr")
-            was = (committed(store), reached(store))
+            was = self._held(store)
             for _ in range(min(CHAIN, times - self.counts.kills)):
                 was = self._one(store, was)
                 if was is None:
@@ -94,16 +83,20 @@ class Tormentor:
         counts.kills += 1
         counts.timed += timed
         try:
-            now = committed(store)
+            now, done = self._held(store)
             found = faults(store)
         except Exception as error:  # of whatever kind: a store that cannot be read
-            now, found = {}, [repr(error)]
+            (now, done), found = ({}, 0), [repr(error)]
         counts.unreadable += len(found)
         gone = [] if self.victim.replaces else [n for n in was[0] if was[0][n] != now.get(n)]
         counts.lost += len(gone)
         counts.notes += [f"{where}: {what}" for what in (*gone, *found)]
-        counts.redone.append(redone(self.victim, ended, was, now, store))
-        return now, reached(store)
+        counts.redone.append(was[1] + ended.work - done if self.victim.done else 0)
+        return now, done
+
+    def _held(self, store):
+        """Give what a store holds for good, and the units of work that are done."""
+        return committed(store), self.victim.done(store) if self.victim.done else 0
 
     def _finish(self, store):
         line = self.victim.then or self.victim.line
@@ -113,11 +106,12 @@ class Tormentor:
             self.counts.notes.append(f"{store.name}: {last.code} {last.stderr}")
 
 
-SHORT = [("fit", 2)]
+SHORT = [("fit", 2), ("copy", 2)]
 LONG = [
     ("fit", 80),
     ("train", 50),
     ("encode", 50),
+    ("copy", 50),
     ("fit --force", 12),
     ("train --force", 8),
 ]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worlds import TINY, TRAINING, make_shapes
+from worlds import TINY, TRAINING, embedded, files, fitted, make_shapes, trained
 
 FEW = 4
 
@@ -14,14 +14,16 @@ FEW = 4
 class Victim:
     """A command that is killed, or stopped, or meets a fault.
 
-    line: the command line for a store. most: units of work that a kill may cost. start: what to
-    copy the store from. then: the line that goes on afterwards, if it is another. replaces: the
-    line makes anew what is there, so that what was there may be gone after a kill.
+    line: the command line for a store. most: units of work that a kill may cost. done: how many of
+    them a store holds. start: what to copy the store from. then: the line that goes on afterwards,
+    if it is another. replaces: the line makes anew what is there, so that what was there may be
+    gone after a kill.
     """
 
     name: str
     line: Callable[[Path], list]
-    most: int
+    most: int = 0
+    done: Callable[[Path], int] | None = None
     start: Path | None = None
     then: Callable[[Path], list] | None = None
     replaces: bool = False
@@ -40,14 +42,19 @@ class Victims:
         verb, _, _ = name.partition(" few")
         few = verb != name
         if verb == "fit":
-            return Victim(name, self.fit(few), 3)
+            return Victim(name, self.fit(few), 3, fitted)
         if verb == "train":
-            return Victim(name, self.train(few), 3, self.fitted(few))
+            return Victim(name, self.train(few), 3, trained, self.fitted(few))
         if verb == "encode":
-            return Victim(name, lambda store: ["encode", store], 1, self.trained(few))
+            return Victim(name, lambda store: ["encode", store], 1, embedded, self.trained(few))
+        if verb == "copy":
+            source = self.trained(few)
+            return Victim(name, lambda store: ["copy", source, store], 1, files)
         line = self.fit(few) if verb == "fit --force" else self.train(few)
         start = self.trained(few)
-        return Victim(name, lambda store: [*line(store), "--force"], 3, start, line, replaces=True)
+        return Victim(
+            name, lambda store: [*line(store), "--force"], start=start, then=line, replaces=True
+        )
 
     def fit(self, few):
         """Give the line that fits."""

@@ -208,6 +208,7 @@ def warm_up(folder):
         ["encode", store],
         ["info", store],
         ["check", store],
+        ["copy", store, folder / "copy.zarr"],
     ]
     for words in (*lines, ["retrieve", store, "--query", "a/train/0"]):
         app([str(word) for word in words], standalone_mode=False)
@@ -250,7 +251,8 @@ def jumping_clock(by):
 
 
 def count_work(handle):
-    """Write a byte for each object fitted, step trained, and shard embedded."""
+    """Write a byte for each object fitted, step trained, shard embedded, and file copied."""
+    from nf2vec_cli.store import transfer
     from nf2vec_cli.tasks import encode_shard, fit_object
     from nf2vec_cli.tasks.loop import Loop
 
@@ -267,6 +269,7 @@ def count_work(handle):
     counted(fit_object, "fit_object")
     counted(Loop, "_one")
     counted(encode_shard, "aligned")
+    counted(transfer, "_verify")
 
 
 if __name__ == "__main__":

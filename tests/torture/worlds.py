@@ -10,6 +10,7 @@ from nf2vec_cli.store.create import holds_store
 from nf2vec_cli.store.products import CHECKPOINTS, ENCODERS, Embeddings, keys, load_state
 from nf2vec_cli.store.schema import Status
 from nf2vec_cli.store.store import open_store
+from nf2vec_cli.store.transfer import listing
 
 
 def settings(**values):
@@ -20,6 +21,7 @@ TINY = [
     *settings(hidden=16, layers=2, steps=2, pool=2000, points=200, batch=3),
     *("--jobs", "1", "--codec", "compact"),
 ]
+STEPS = 12
 TRAINING = settings(
     embedding=8,
     components=3,
@@ -30,7 +32,7 @@ TRAINING = settings(
     widths="[8]",
     batch=2,
     points=32,
-    steps=12,
+    steps=STEPS,
     validate_every=4,
     checkpoint_every=3,
 )
@@ -79,13 +81,30 @@ def committed(store):
     return held
 
 
-def reached(store):
-    """Give the step of the newest checkpoint; 0: there is none."""
+def fitted(store):
+    """Count the fields of a store."""
+    return sum(kind == "field" for kind, _ in committed(store))
+
+
+def trained(store):
+    """Count the steps that a store need not train again."""
     if not holds_store(store):
         return 0
     opened = open_store(store)
+    if keys(opened, ENCODERS):
+        return STEPS
     found = [load_state(opened, CHECKPOINTS, name)[1]["step"] for name in keys(opened, CHECKPOINTS)]
     return max(found, default=0)
+
+
+def embedded(store):
+    """Count the shards that are embedded, of three objects each."""
+    return -(-sum(kind.startswith("embedding ") for kind, _ in committed(store)) // 3)
+
+
+def files(store):
+    """Count the files that have been copied."""
+    return len(listing(store)) if store.exists() else 0
 
 
 def faults(store):
