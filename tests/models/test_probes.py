@@ -117,3 +117,13 @@ def test_quick_products_leave_the_settings_of_the_process_alone():
     read_field(siren_init(SPEC, seed=0)[None], SPEC, 7)
 
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("side", [7, 19])
+def test_quick_products_are_of_single_precision_on_any_cpu(side):
+    theta = siren_init(SPEC, seed=0)[None]
+
+    found = read_field(theta, SPEC, side)
+
+    exact = field_outputs(theta.double(), lattice(side)[None].double(), SPEC)[0].sigmoid()
+    assert (found[0] - exact).abs().max() < 1e-5
