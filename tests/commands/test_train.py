@@ -75,6 +75,7 @@ def test_what_is_trained_is_not_trained_again_and_what_is_encoded_is_skipped(run
     assert (skipped["encoded"], skipped["skipped"]) == (0, 20)
 
 
+@pytest.mark.slow  # tests/torture kills `train` in every run
 def test_a_run_that_is_killed_goes_on_to_the_same_losses(run, store, tmp_path):
     twin = tmp_path / "twin.zarr"
     shutil.copytree(store, twin)

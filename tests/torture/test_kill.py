@@ -106,7 +106,7 @@ class Tormentor:
             self.counts.notes.append(f"{store.name}: {last.code} {last.stderr}")
 
 
-SHORT = [("fit", 2), ("copy", 2)]
+SHORT = [("fit", 2), ("train", 2), ("copy", 2)]
 LONG = [
     ("fit", 80),
     ("train", 50),
