@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def expand(ref: ShapeRef) -> Iterator[ShapeRef]:
             raise InputError("it has no array 'params' of objects by weights")
         count = len(params)
     for row in range(count):
-        yield replace(ref, id=f"{ref.id}/{row}", source=f"{ref.source}{MARK}{row}")
+        yield ref._replace(id=f"{ref.id}/{row}", source=f"{ref.source}{MARK}{row}")
 
 
 def read(ref: ShapeRef, net: ImportConfig) -> Found:

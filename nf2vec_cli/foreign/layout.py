@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -100,7 +100,7 @@ def _folder(ref: ShapeRef) -> ShapeRef:
     inside = PurePosixPath(ref.id).parent
     name = str(inside) if inside.parts else ref.path.parent.name
     first = inside.parts[0] if len(inside.parts) > 1 else ""
-    return replace(ref, id=name, class_name=first if ref.class_name == name else ref.class_name)
+    return ref._replace(id=name, class_name=first if ref.class_name == name else ref.class_name)
 
 
 def _rows(refs: list[ShapeRef], broken: list[tuple[str, str]]) -> Iterator[ShapeRef]:

@@ -8,9 +8,11 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import StringIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename, splitext
+from typing import NamedTuple
 
 from nf2vec_cli.errors import InputError, UsageFault
 from nf2vec_cli.shapes.mesh import SUFFIXES
@@ -19,19 +21,27 @@ from nf2vec_cli.shapes.transforms import PATTERN, is_view_folder, names_views
 log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 LISTS = (".txt", ".lst")
+Found = tuple[str, bool]  # absolute path of a shape, and whether it is a folder of pictures
 
 
-@dataclass(frozen=True)
-class ShapeRef:
-    """A shape that can be read: its stable id, where it lies, and its labels."""
+class ShapeRef(NamedTuple):
+    """A shape that can be read: its stable id, where it lies, and its labels.
+
+    A tuple, and its place as text: a folder may hold a million, of which a run opens a few.
+    """
 
     id: str  # path under the root without suffix, '/' between parts, NFC
-    path: Path  # absolute; a file, or a folder of pictures
+    place: str  # absolute path of a file, or of a folder of pictures
     source: str  # path under the root
     class_name: str = ""
     split: str = ""
     copy: int = 0  # 0: the shape itself; from 1 on: an augmented copy of it
     parent: str = ""  # id of the shape that a copy is made of
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return Path(self.place)
 
 
 def discover(
@@ -58,8 +68,8 @@ def discover(
         InputError: there is nothing to read.
         UsageFault: two paths of a list have one id.
     """
-    base, paths = _paths(source, root, suffixes, stdin)
-    refs = sorted(_named(paths, base), key=lambda ref: ref.id)
+    base, found = _paths(source, root, suffixes, stdin)
+    refs = sorted(_named(found, base), key=lambda ref: ref.id)
     if not refs:
         wanted = " ".join(suffixes)
         raise InputError(f"{str(source)!r} holds no shape (looked for {wanted})")
@@ -76,7 +86,7 @@ def with_copies(refs: list[ShapeRef], copies: int) -> list[ShapeRef]:
         found.append(ref)
         if ref.split in ("train", ""):
             found += [
-                replace(ref, id=f"{ref.id}+{copy}", copy=copy, parent=ref.id)
+                ref._replace(id=f"{ref.id}+{copy}", copy=copy, parent=ref.id)
                 for copy in range(1, copies + 1)
             ]
     return found
@@ -87,16 +97,18 @@ def _paths(
     root: Path | None,
     suffixes: tuple[str, ...],
     stdin: Iterable[str] | None,
-) -> tuple[Path, list[Path]]:
+) -> tuple[str, Iterable[Found]]:
+    """Give the folder that names are relative to, and the shapes; all paths absolute."""
+    base = _absolute(root) if root else ""
     if str(source) == "-":
-        base = Path.cwd()
-        return root or base, _listed(sys.stdin if stdin is None else stdin, base)
-    place = Path(source)
+        here = _absolute(".")
+        return base or here, _listed(sys.stdin if stdin is None else stdin, here)
+    place = Path(_absolute(source))
+    home = str(place.parent)
     if PATTERN in suffixes and is_view_folder(place):
-        place = _absolute(place)  # "." has a name too
-        return root or place.parent, [place]
+        return base or home, [(str(place), True)]
     if place.is_dir():
-        return root or place, list(_walk(place, suffixes))
+        return base or str(place), _walk(str(place), suffixes)
     if not place.exists():
         raise InputError(f"{str(source)!r} is not there")
     if place.suffix.lower() in LISTS:
@@ -104,69 +116,79 @@ def _paths(
             lines = place.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise InputError(f"{str(source)!r} is no list of paths: it is not UTF-8") from error
-        return root or place.parent, _listed(lines, place.parent)
+        return base or home, _listed(lines, home)
     if place.suffix.lower() not in suffixes:
         raise InputError(
             f"{str(source)!r} is neither a folder, a shape ({' '.join(suffixes)}) nor a list of "
             "paths (.txt, .lst)"
         )
-    return root or place.parent, [place]
+    return base or home, [(str(place), False)]
 
 
-def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[Found]:
     """Yield the shape files of a folder; hidden ones and links that lead out of it are left out."""
-    inside = folder.resolve()
-    for where, folders, names in os.walk(folder):
-        if PATTERN in suffixes and names_views(names):
-            folders.clear()
-            yield Path(where)
+    inside, waiting = Path(folder).resolve(), [folder]
+    while waiting:
+        where = waiting.pop()
+        try:
+            with os.scandir(where) as opened:
+                entries = list(opened)
+        except OSError as error:
+            log.warning("%r is left out: %s", where, error)
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(where, name)
-            if name.startswith(".") or path.suffix.lower() not in suffixes:
+        if PATTERN in suffixes and names_views([entry.name for entry in entries]):
+            yield where, True
+            continue
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                log.warning("%r is left out: it links to a file outside %s", str(path), folder)
-                continue
-            yield path
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif name.lower().endswith(suffixes) and not entry.is_dir():
+                path = entry.path
+                if entry.is_symlink() and not Path(path).resolve().is_relative_to(inside):
+                    log.warning("%r is left out: it links to a file outside %s", path, folder)
+                    continue
+                yield path, False
 
 
-def _listed(lines: Iterable[str], folder: Path) -> list[Path]:
+def _listed(lines: Iterable[str], folder: str) -> list[Found]:
     texts = (line.rstrip("\r\n") for line in lines)
     wanted = (text for text in texts if text.strip() and not text.lstrip().startswith("#"))
-    return list(dict.fromkeys(_absolute(folder / text) for text in wanted))
+    paths = dict.fromkeys(_absolute(os.path.join(folder, text)) for text in wanted)  # noqa: PTH118
+    return [(path, os.path.isdir(path)) for path in paths]  # noqa: PTH112
 
 
-def _named(paths: list[Path], base: Path) -> Iterator[ShapeRef]:
-    root = _absolute(base)
-    places = sorted((_place(path, root), path) for path in map(_absolute, paths))
+def _named(found: Iterable[Found], root: str) -> Iterator[ShapeRef]:
+    start = root.rstrip("/") + "/"
+    # one outside the root has its own parts
+    places = sorted((path.removeprefix(start).lstrip("/"), path, folder) for path, folder in found)
     taken: set[str] = set()
-    for source, path in places:
-        plain = PurePosixPath(source)
-        name = _text(str(plain if path.is_dir() else plain.with_suffix("")))
+    for source, path, folder in places:
+        name = _text(source if folder else _without_suffix(source))
         if name in taken:  # a/x.obj and a/x.stl: the later keeps its suffix
             name = _text(source)
         if name in taken:
             raise UsageFault(f"two shapes have the id {name!r}")
         taken.add(name)
-        class_name, split = _labels_of(plain)
+        class_name, split = _labels_of(source.rpartition("/")[0])
         yield ShapeRef(name, path, source, class_name, split)
 
 
-def _absolute(path: Path) -> Path:
+def _without_suffix(source: str) -> str:
+    name, suffix = splitext(source)
+    return source if suffix == "." else name
+
+
+def _absolute(path: str | Path) -> str:
     """Make a path absolute, without `..`; links stay, since a name may be a link."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+    return os.path.abspath(path)  # noqa: PTH100
 
 
-def _place(path: Path, root: Path) -> str:
-    """Give a path under the root; one outside it by its own parts."""
-    inside = path.relative_to(root) if path.is_relative_to(root) else path.relative_to(path.anchor)
-    return inside.as_posix()
-
-
-def _labels_of(source: PurePosixPath) -> tuple[str, str]:
-    folders = list(source.parts[:-1])
+@lru_cache(maxsize=1 << 16)  # of a folder, not of each file
+def _labels_of(folder: str) -> tuple[str, str]:
+    folders = [part for part in folder.split("/") if part]
     split = next((SPLITS[part.lower()] for part in folders if part.lower() in SPLITS), "")
     classes = [part for part in folders if part.lower() not in SPLITS]
     return (_text(classes[0]) if classes else ""), split
@@ -174,6 +196,8 @@ def _labels_of(source: PurePosixPath) -> tuple[str, str]:
 
 def _text(name: str) -> str:
     """Compose letters; bytes of a file name that are no UTF-8 become escapes."""
+    if name.isascii():
+        return name
     raw = name.encode("utf-8", "surrogateescape")
     return unicodedata.normalize("NFC", raw.decode("utf-8", "backslashreplace"))
 
@@ -189,14 +213,14 @@ def labelled(refs: list[ShapeRef], file: Path) -> list[ShapeRef]:
     found = []
     for ref in refs:
         source = _text(ref.source)
-        keys = (ref.id, source, PurePosixPath(ref.id).name, PurePosixPath(source).name)
+        keys = (ref.id, source, basename(ref.id), basename(source))
         key = next((key for key in keys if key in table), None)
         if key is None:
             found.append(ref)
             continue
         used.add(key)
         class_name, split = table[key]
-        found.append(replace(ref, class_name=class_name, split=split))
+        found.append(ref._replace(class_name=class_name, split=split))
     if not used:
         raise InputError(f"{file} names none of the {len(refs)} shapes (first: {refs[0].id!r})")
     if len(used) < len(table):

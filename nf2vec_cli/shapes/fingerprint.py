@@ -36,7 +36,7 @@ def fingerprint(path: Path, *, kind: str = "") -> tuple[bytes, int, int]:
     return digest.digest(), stat.st_size, stat.st_mtime_ns
 
 
-def glance(path: Path, *, kind: str = "") -> tuple[int, int] | None:
+def glance(place: str | Path, *, kind: str = "") -> tuple[int, int] | None:
     """Give a source's size and time of change, if they tell that its content is the same.
 
     None: it has, or may have, side files, and only its fingerprint tells.
@@ -44,10 +44,10 @@ def glance(path: Path, *, kind: str = "") -> tuple[int, int] | None:
     Raises:
         OSError: it cannot be read.
     """
-    stat = os.stat(path)  # noqa: PTH116 (Path.stat takes longer, and a plan asks a million times)
+    stat = os.stat(place)  # noqa: PTH116 (a plan asks a million times, of text: Path takes longer)
     if S_ISDIR(stat.st_mode):
-        return _sum([file.stat() for file in _pictures(path)])
-    if os.fspath(path).lower().endswith(NAMING if kind == "nerf" else (".gltf",)):
+        return _sum([file.stat() for file in _pictures(Path(place))])
+    if str(place).lower().endswith(NAMING if kind == "nerf" else (".gltf",)):
         return None
     return stat.st_size, stat.st_mtime_ns
 

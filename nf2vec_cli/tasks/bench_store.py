@@ -127,15 +127,15 @@ def synthetic_store(path: Path, rows: int, teller: Progress | None = None) -> St
 
 
 def _entry(row: int) -> Entry:
-    ref = shape_ref(row, Path())
+    ref = shape_ref(row)
     return Entry(ref.id, ref.source, ref.class_name, ref.split)
 
 
-def shape_ref(row: int, path: Path) -> ShapeRef:
+def shape_ref(row: int, place: str = "") -> ShapeRef:
     """Name the shape that a row of a synthetic store was made of."""
     class_name, split = f"class {row % CLASSES}", ("train", "val", "test")[row % 3]
     name = f"{class_name}/{split}/part {row:07}"
-    return ShapeRef(name, path, f"{name}.ply", class_name, split)
+    return ShapeRef(name, place, f"{name}.ply", class_name, split)
 
 
 def _record(count: int) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _use(path: Path) -> Figures:
     store = open_store(path)
     done = store.rows(Status.DONE)
     rng = np.random.default_rng(2)
-    asked = [shape_ref(int(row), path).id for row in rng.choice(len(done), 8)]
+    asked = [shape_ref(int(row)).id for row in rng.choice(len(done), 8)]
     picks = rng.choice(done, READ)
     turn = count()
     steps: dict[str, Callable[[], object]] = {
@@ -245,7 +245,7 @@ def _plan(path: Path, rows: int) -> Figures:
     source = path.with_name("source.ply")
     source.write_bytes(bytes(SIZE))
     os.utime(source, ns=(MTIME, MTIME))
-    refs = [shape_ref(row, source) for row in range(rows)]
+    refs = [shape_ref(row, str(source)) for row in range(rows)]
     given = peak_memory()
     store = open_store(path)
     plan = plan_objects(refs, store)

@@ -274,7 +274,7 @@ def _network(field: FieldName, config: FitConfig) -> NetworkSpec:
 
 def _roots(refs: list[ShapeRef]) -> list[str]:
     """Folders that the sources' paths are relative to: `reconstruct` looks there."""
-    return sorted({str(ref.path)[: -len(ref.source)] for ref in refs})
+    return sorted({ref.place[: -len(ref.source)] for ref in refs})
 
 
 def _labels(items: Sequence[Item]) -> dict[str, list[str]]:

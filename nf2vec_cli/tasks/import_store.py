@@ -216,7 +216,7 @@ def _init(asked: str | None, first: Found, net: ImportConfig) -> tuple[Floats, s
 
 
 def _read_init(path: Path, net: ImportConfig) -> Found:
-    ref = ShapeRef(path.stem, path, path.name)
+    ref = ShapeRef(path.stem, str(path), path.name)
     read = nf2vec_h5.read if path.suffix.lower() in H5 else state_dict.read
     try:
         return read(ref, net)

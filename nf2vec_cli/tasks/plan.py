@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from itertools import compress, count
+from itertools import count
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from nf2vec_cli.store.text import decode_text
 from nf2vec_cli.tasks.share import Share
 
 NEW = -1
-UNDONE = (Status.PENDING, Status.QUARANTINED)  # to be fitted whether or not the source changed
+DONE, FAILED = int(Status.DONE), int(Status.FAILED)
+# to be fitted whether or not the source changed
+UNDONE = (int(Status.PENDING), int(Status.QUARANTINED))
 
 
 class Why(StrEnum):
@@ -87,10 +89,13 @@ def plan_objects(
             continue
         state = status[row]
         changed = not force and state not in UNDONE and seen.changed(ref, row)
+        if state == DONE and not changed and not force:  # nearly all of a million
+            skipped += 1
+            continue
         why = _why(state, changed, retry=retry, force=force)
         if why is not None:
             todo.append(Item(ref, why, row))
-        elif state == Status.FAILED:
+        elif state == FAILED:
             failed += 1
         else:
             skipped += 1
@@ -123,14 +128,14 @@ class _Matcher:
         first, many = self._next, len(section.ids)
         refs = self.refs[first : first + many]
         same = (
-            section.plain
+            not any(section.copies)
             and section.ids == [ref.id for ref in refs]
             and section.sources == [ref.source for ref in refs]
             and section.classes == [ref.class_name for ref in refs]
             and section.splits == [ref.split for ref in refs]
         )
         if same:
-            self.rows[first : first + many] = range(section.first, section.first + many)
+            self.rows[first : first + many] = section.rows
             self._next += many
         return same
 
@@ -151,10 +156,9 @@ class _Matcher:
 
 @dataclass(frozen=True)
 class _Section:
-    """Names and labels of rows that follow each other. plain: all are objects, and no copies."""
+    """Names and labels of objects that follow each other, the empty rows between them left out."""
 
-    first: int
-    there: list[bool]
+    rows: Sequence[int]
     copies: list[int]
     ids: list[str]
     parents: list[str]
@@ -162,26 +166,24 @@ class _Section:
     classes: list[str]
     splits: list[str]
 
-    @property
-    def plain(self) -> bool:
-        return all(self.there) and not any(self.copies)
-
     def records(self) -> Iterator[tuple[int, int, str, str, str, str, str]]:
         """Yield each object's row, copy, id, parent, source, class and split."""
-        columns = (self.copies, self.ids, self.parents, self.sources, self.classes, self.splits)
-        return compress(zip(count(self.first), *columns, strict=False), self.there)
+        names = (self.ids, self.parents, self.sources, self.classes, self.splits)
+        return zip(self.rows, self.copies, *names, strict=True)
 
 
 def _sections(store: Store) -> Iterator[_Section]:
     status, copies = store.column("status"), store.column("copy")
     # only a copy has another parent than itself
     parents = store.column("parent") if copies.any() else None
+    there = status != Status.EMPTY
     for first, columns in store.sections("id", "source", "class", "split"):
-        ids, sources, classes, splits = map(decode_text, columns)
-        here = slice(first, first + len(ids))
-        there, these = (status[here] != Status.EMPTY).tolist(), copies[here].tolist()
-        of = parents[here] if parents else ids
-        yield _Section(first, there, these, ids, of, sources, classes, splits)
+        here = there[first : first + len(columns[0])]  # not what another run adds meanwhile
+        rows = first + np.flatnonzero(here)
+        whole = len(rows) == len(columns[0])
+        names = [decode_text(c if whole else c[: len(here)][here]) for c in columns]
+        of = [parents[row] for row in rows] if parents else names[0]
+        yield _Section(rows.tolist(), copies[rows].tolist(), names[0], of, *names[1:])
 
 
 def _held_sources(store: Store) -> dict[str, str]:
@@ -206,9 +208,9 @@ def _keep_ids(refs: list[ShapeRef], held: dict[str, str]) -> list[ShapeRef]:
         name = ref.parent or ref.id
         name = known.get(ref.source) or (ref.source if name in taken else name)
         if ref.copy:
-            kept.append(replace(ref, id=f"{name}+{ref.copy}", parent=name))
+            kept.append(ref._replace(id=f"{name}+{ref.copy}", parent=name))
         else:
-            kept.append(replace(ref, id=name))
+            kept.append(ref._replace(id=name))
     return kept
 
 
@@ -225,7 +227,7 @@ class _Seen:
     def changed(self, ref: ShapeRef, row: int) -> bool:
         """Tell whether the source's content differs; it is read only if size or time do."""
         try:
-            if glance(ref.path, kind=self.kind) == (self.size[row], self.mtime[row]):
+            if glance(ref.place, kind=self.kind) == (self.size[row], self.mtime[row]):
                 return False
             digest, _, _ = fingerprint(ref.path, kind=self.kind)
         except OSError:

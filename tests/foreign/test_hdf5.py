@@ -28,7 +28,7 @@ pytest.importorskip("h5py")
 
 
 def ref_of(path):
-    return ShapeRef(path.stem, path, path.name)
+    return ShapeRef(path.stem, str(path), path.name)
 
 
 def test_weights_class_and_cloud(tmp_path):

@@ -19,7 +19,7 @@ THETA = near(radiance_init(NERF, seed=0).numpy(), 1, by=0.05)
 
 def read(folder, **net):
     return reader.read(
-        ShapeRef("a", folder / "nerf_weights.pth", "a/nerf_weights.pth"), ImportConfig(**net)
+        ShapeRef("a", str(folder / "nerf_weights.pth"), "a/nerf_weights.pth"), ImportConfig(**net)
     )
 
 

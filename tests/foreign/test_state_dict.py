@@ -22,7 +22,7 @@ POINTS = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 1
 
 
 def read(path, **net):
-    return reader.read(ShapeRef(path.stem, path, path.name), ImportConfig(**net))
+    return reader.read(ShapeRef(path.stem, str(path), path.name), ImportConfig(**net))
 
 
 def outputs(found, points=POINTS):

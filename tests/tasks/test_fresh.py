@@ -41,9 +41,10 @@ def test_what_cannot_be_fitted_is_told_with_its_reason(fitted, tmp_path):
     store = open_store(fitted)
     broken = tmp_path / "broken.stl"
     broken.write_bytes(b"")
+    ref = ShapeRef("broken", str(broken), "broken.stl")
 
     with pytest.raises(InputError, match="broken"):
-        embed_shapes(store, [ShapeRef("broken", broken, "broken.stl")], open_encoder(store), jobs=1)
+        embed_shapes(store, [ref], open_encoder(store), jobs=1)
 
 
 def test_files_of_another_kind_are_told_before_anything_is_fitted(fitted, tmp_path):
