@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nf2vec_cli.store.schema import COLUMN_CHUNK, Column
 
 Rows = NDArray[np.int64]
+T = TypeVar("T")
 PART = 16 << 20  # bytes of a column that are read at once
 WRITERS = 8  # arrays that are written at once: most of it is waiting for the disk
 
@@ -29,6 +30,19 @@ def spans(slots: int, column: Column) -> Iterator[tuple[int, int]]:
     row = np.dtype(column.dtype).itemsize * column.width
     step = max(1, PART // (row * COLUMN_CHUNK)) * COLUMN_CHUNK
     return ((start, min(start + step, slots)) for start in range(0, slots, step))
+
+
+def ahead(read: Callable[..., T], parts: Iterable[tuple[int, int]]) -> Iterator[T]:
+    """Read parts in their order, each while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        before: Future[T] | None = None
+        for part in parts:
+            following = reader.submit(read, *part)
+            if before is not None:
+                yield before.result()
+            before = following
+        if before is not None:
+            yield before.result()
 
 
 def grouped(index: Rows, length: int) -> list[Rows]:

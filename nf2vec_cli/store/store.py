@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import later, lock, names, runs
-from nf2vec_cli.store.blocks import Rows, grouped, rows_of, spans, taken, together
+from nf2vec_cli.store.blocks import Rows, ahead, grouped, rows_of, spans, taken, together
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
 from nf2vec_cli.store.damage import (
     ERRORS,
@@ -165,14 +165,20 @@ class Store:
             raise self.damaged(f"column {name!r}", error) from error
 
     def sections(self, *names: str) -> Iterator[tuple[int, list[NDArray[Any]]]]:
-        """Yield columns as they are stored, some megabytes at a time, and the first row of each."""
+        """Yield columns as they are stored, some megabytes at a time, and the first row of each.
+
+        The next part is read while one is worked on.
+        """
         arrays = [self.array(name) for name in names]
         wide = max((COLUMNS[name] for name in names), key=lambda column: column.width)
-        for start, end in spans(self.slots, wide):
+
+        def read(start: int, end: int) -> tuple[int, list[NDArray[Any]]]:
             try:
-                yield start, [np.asarray(array[start:end]) for array in arrays]
+                return start, [np.asarray(array[start:end]) for array in arrays]
             except ERRORS as error:
                 raise self.damaged(f"column {' or '.join(names)}", error) from error
+
+        yield from ahead(read, spans(self.slots, wide))
 
     def _picked(self, array: zarr.Array[Any], index: Rows) -> NDArray[Any]:
         found = np.empty((len(index), *array.shape[1:]), array.dtype)

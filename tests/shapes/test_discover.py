@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from io import StringIO
 from pathlib import Path
@@ -119,6 +120,23 @@ def test_a_link_out_of_the_folder_is_left_out_and_one_within_is_followed(make, t
 
     assert found == ["a/real", "gone", "in"]
     assert "out.off" in caplog.text
+
+
+def test_a_folder_that_cannot_be_read_is_told(make, monkeypatch, caplog):
+    folder = make("chair/a.ply", "locked/b.ply")
+    scandir = os.scandir
+
+    def refusing(where):
+        if str(where).endswith("locked"):
+            raise PermissionError(13, "Permission denied", where)
+        return scandir(where)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    refs = discover(folder)
+
+    assert [ref.id for ref in refs] == ["chair/a"]
+    assert "locked" in caplog.text
 
 
 def test_a_link_to_a_folder_is_not_followed(make, tmp_path):
