@@ -41,7 +41,11 @@ class RowsEncoder(nn.Module):
         layers: list[nn.Module] = []
         into = spec.hidden
         for width in widths:
-            layers += [nn.Linear(into, width), BatchNorm(width), nn.ReLU()]
+            linear = nn.Linear(into, width)
+            # BatchNorm takes it out: its gradient is rounding, which AdamW scales up, and it would
+            # drift away from the running mean that embeddings are made with
+            linear.bias.requires_grad_(False)
+            layers += [linear, BatchNorm(width), nn.ReLU()]
             into = width
         self.rows = nn.Sequential(*layers, nn.Linear(into, embedding))
 

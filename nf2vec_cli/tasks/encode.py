@@ -24,7 +24,7 @@ from nf2vec_cli.tasks.share import Share, Turns
 from nf2vec_cli.tasks.spread import WorkerDied, one_thread, spread, workers_for
 
 SHARED = 256  # embeddings of a write, where several processes wait for each other's
-WORTH = 256  # objects for each worker process: embedding them takes longer than to start it
+WORTH = 512  # objects for each worker process: embedding them takes longer than to start it
 
 
 @dataclass(frozen=True)

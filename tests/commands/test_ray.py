@@ -115,12 +115,14 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(run, shapes, tmp_pa
 def test_embeddings_and_meshes_are_the_same_bits_too(run, folder, tmp_path, quick):
     plain = tmp_path / "plain.zarr"
     fit = ["fit", folder, "--field", "sdf", "--store", plain, *quick, "--set", "batch=1"]
+    fit += ["--set", "steps=100"]  # until there is a surface
     assert run(*fit).exit_code == 0
     (folder / "lamp" / "lamp.ply").unlink()
     spread = shutil.copytree(plain, tmp_path / "ray.zarr")
     key = json.loads(run("encode", plain, "--json", "--jobs", "1").stdout)["encoder"]
     build = ["--resolution", "32", "--json"]
-    run("reconstruct", plain, "--out", tmp_path / "a", *build, "--jobs", "1")
+    here = run("reconstruct", plain, "--out", tmp_path / "a", *build, "--jobs", "1")
+    assert here.exit_code == 0, here.stderr
 
     encode = run("encode", spread, "--json", "--ray", "local", "--jobs", "2")
     rebuild = run(
