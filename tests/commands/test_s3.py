@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 from near_init import make_store, options, result
+from part_world import make_world, write_npz
+from part_world import quick as part_settings
+from strangers import authors_h5, ball_cloud, near, start, torch_init
 
 from nf2vec_cli.store.products import Embeddings, keys
 from nf2vec_cli.store.store import open_store
@@ -91,6 +94,72 @@ def test_stores_that_are_made_go_to_the_bucket_too(run, twins, bucket, tmp_path)
     assert rebuilt.exit_code in (0, 7), rebuilt.stderr
     interpolated = run("interpolate", path, "shape/1", "shape/2", "--out", tmp_path / "s", *small)
     assert interpolated.exit_code in (0, 7), interpolated.stderr
+
+
+@pytest.mark.slow
+def test_heads_are_those_of_a_folder(run, twins):
+    for path in twins:
+        opened = open_store(path, mode="a")
+        opened.update(range(20), **{"class": ["ab"[row % 2] for row in range(20)]})
+        result(run("encode", path, "--json"))
+    few = [word for text in ("steps=20", "widths=[8]", "batch=8") for word in ("--set", text)]
+
+    classified = [run("classify", path, *few, "--json") for path in twins]
+
+    assert classified[0].exit_code == 0, classified[0].stderr
+    assert classified[0].stdout == classified[1].stdout
+    assert [len(keys(open_store(path), "heads/classify")) for path in twins] == [1, 1]
+
+
+@pytest.mark.slow
+def test_parts_are_told_as_in_a_folder(run, bucket, tmp_path):
+    here, there = tmp_path / "ds.zarr", f"{bucket}/ds.zarr"
+    write_npz(tmp_path / "parts", make_world(here))
+    assert run("copy", here, there).exit_code == 0
+
+    told = [
+        run("segment", store, "--parts", tmp_path / "parts", *part_settings(), "--json")
+        for store in (there, here)
+    ]
+
+    assert told[0].exit_code == 0, told[0].stderr
+    assert told[0].stdout == told[1].stdout
+    assert result(run("check", there, "--json"))["sound"]
+
+
+@pytest.mark.slow
+def test_fields_from_elsewhere_go_to_the_bucket(run, bucket, tmp_path):
+    for number in range(4):
+        split = ("train", "train", "val", "test")[number]
+        path = tmp_path / "inrs" / split / f"{number}.h5"
+        authors_h5(path, near(start(), number), number % 2, pcd=ball_cloud())
+    init = torch_init(tmp_path / "init.pt", start())
+    line = ["import", tmp_path / "inrs", "--field", "udf", "--init", init, "--json", "--store"]
+
+    told = [result(run(*line, path)) for path in (f"{bucket}/in.zarr", tmp_path / "in.zarr")]
+
+    assert (told[0]["imported"], told[0]["aligned"]) == (4, 4)
+    one, other = (open_store(path) for path in (f"{bucket}/in.zarr", tmp_path / "in.zarr"))
+    assert (one.column("digest") == other.column("digest")).all()
+    assert result(run("check", f"{bucket}/in.zarr", "--json"))["sound"]
+
+
+@pytest.mark.slow
+def test_shares_and_workers_write_to_the_bucket(run, folder, quick, bucket):
+    line = ["fit", folder, "--field", "sdf", *quick[:-2], "--set", "batch=1", "--json", "--store"]
+    plain = [*line, f"{bucket}/plain.zarr", "--jobs", "1"]
+    shared = [*line, f"{bucket}/shared.zarr"]
+
+    result(run(*plain))
+    shares = [result(run(*shared, "--jobs", "2", "--shard", f"{n}/2")) for n in (2, 1)]
+
+    assert sorted(share["fitted"] for share in shares) == [1, 2]
+    one, other = (open_store(f"{bucket}/{name}.zarr") for name in ("plain", "shared"))
+    assert (one.column("digest") == other.column("digest")).all()
+    for n in (1, 2):
+        done = result(run("encode", f"{bucket}/shared.zarr", "--shard", f"{n}/2", "--json"))
+        assert done["encoded"] == 3 - n
+    assert result(run("check", f"{bucket}/shared.zarr", "--json"))["sound"]
 
 
 def test_what_needs_a_folder_says_so(run, bucket, tmp_path):
