@@ -158,7 +158,8 @@ class Store:
                 found = self._picked(self.array(name), index)
                 return decode_text(found) if column.text else found
             if not column.text:
-                return np.asarray(self.array(name)[: self.slots])
+                slots = self.slots  # before the array: see `sections`
+                return np.asarray(self.array(name)[:slots])
             # texts are padded: a million of them whole would be a gigabyte
             return [text for _, (part,) in self.sections(name) for text in decode_text(part)]
         except ERRORS as error:
@@ -169,6 +170,7 @@ class Store:
 
         The next part is read while one is worked on.
         """
+        slots = self.slots  # first: a run that adds rows lengthens `status` last
         arrays = [self.array(name) for name in names]
         wide = max((COLUMNS[name] for name in names), key=lambda column: column.width)
 
@@ -178,7 +180,7 @@ class Store:
             except ERRORS as error:
                 raise self.damaged(f"column {' or '.join(names)}", error) from error
 
-        yield from ahead(read, spans(self.slots, wide))
+        yield from ahead(read, spans(slots, wide))
 
     def _picked(self, array: zarr.Array[Any], index: Rows) -> NDArray[Any]:
         found = np.empty((len(index), *array.shape[1:]), array.dtype)
