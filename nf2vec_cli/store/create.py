@@ -26,6 +26,7 @@ from nf2vec_cli.store.schema import (
     CAMERAS_KEPT,
     COLUMN_CHUNK,
     COLUMNS,
+    COPYING,
     FILL,
     FORMAT,
     FORMAT_VERSION,
@@ -168,6 +169,17 @@ def _refuse_foreign(path: Place) -> None:
             raise StoreError(f"{path} holds a store already")
         if not _may_be_group(path / "zarr.json"):
             raise StoreError(f"{path} is not empty: its zarr.json is of no store")
+        if (path / COPYING).is_file():
+            raise StoreError(
+                f"{path} is a copy that was not finished",
+                hint=f"`nf2vec copy SOURCE {path}` goes on with it",
+            )
+        # a run that was killed while it made a store leaves no object, and nothing is lost then
+        if (path / "status" / "c").is_dir():
+            raise StoreError(
+                f"{path} is damaged: it holds objects, and its zarr.json does not say of what kind",
+                hint=f"put {path / 'zarr.json'} back from a copy, or choose another folder",
+            )
         for entry in path.iterdir():
             if (
                 entry.name not in (*ours, "zarr.json")

@@ -114,13 +114,13 @@ def _ranked(store: Store, place: str) -> list[tuple[tuple[int, str], str]]:
 
     Times alone would not do: a clock that was put back would make the newest encoder an old one.
     """
-    group = store.group.get(place)
-    if not isinstance(group, zarr.Group):
-        return []
+    with damage(store.path, place):
+        group = store.group.get(place)
+        made_here = names(group) if isinstance(group, zarr.Group) else []
     whole = []
-    for name in names(group):
+    for name in made_here:
         with damage(store.path, f"{place}/{name}"):
-            made = group.get(name)
+            made = store.group.get(f"{place}/{name}")
             if isinstance(made, zarr.Group) and made.attrs.get("complete"):
                 order: Any = made.attrs.get("order", 0)
                 whole.append(((int(order), str(made.attrs.get("ended", ""))), name))
@@ -146,7 +146,9 @@ def remove_checkpoints(store: Store, key: str, *, but: str = "") -> None:
     """Forget a run's states, whole or half written."""
     group = store.group.get(CHECKPOINTS)
     if isinstance(group, zarr.Group):
-        for name in names(group):
+        with damage(store.path, CHECKPOINTS):
+            found = names(group)
+        for name in found:
             if name.startswith(f"{key}-") and name != but:
                 del group[name]
 

@@ -9,6 +9,8 @@ from warnings import catch_warnings, simplefilter
 
 import zarr
 
+from nf2vec_cli.store.durable import PARTIAL
+
 STAMP = "%Y%m%dT%H%M%S%f"
 
 
@@ -49,7 +51,7 @@ def names(group: zarr.Group) -> list[str]:
     """List the groups in a group; what is being made or removed is none, and no news either."""
     with catch_warnings():
         simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        return list(group.group_keys())
+        return [name for name in group.group_keys() if not name.endswith(PARTIAL)]
 
 
 def _after(newest: str, now: datetime) -> datetime:

@@ -29,7 +29,7 @@ from nf2vec_cli.tasks.embedded import open_embeddings
 from nf2vec_cli.tasks.export_module import write_classifier, write_encoder_file
 from nf2vec_cli.tasks.fit_object import reason_of
 from nf2vec_cli.tasks.open_fields import require_fitted
-from nf2vec_cli.tasks.sources import inside
+from nf2vec_cli.tasks.sources import file_of, inside
 
 FORMS = {
     "fields": ("safetensors", "hdf5", "npz", "onnx", "nerf-folder"),
@@ -203,7 +203,7 @@ def _places(store: Store, rows: Rows, out: Path, form: str) -> list[Path | Store
             counts[split] = counts.get(split, 0) + 1
         return found
     names, suffix = store.column("id"), SUFFIX.get(form, "")
-    return [inside(out, f"{names[row]}{suffix}") for row in rows]
+    return [file_of(out, names[row], suffix) for row in rows]
 
 
 class _Known:

@@ -29,7 +29,7 @@ from nf2vec_cli.tasks.reconstruct_object import Chore, Rebuilt, Wanted, pictured
 from nf2vec_cli.tasks.reconstruct_pictures import check_film, shoots
 from nf2vec_cli.tasks.share import Share
 from nf2vec_cli.tasks.sheet import Tile, write_sheet
-from nf2vec_cli.tasks.sources import inside, roots_of, sources_of
+from nf2vec_cli.tasks.sources import file_of, roots_of, sources_of
 from nf2vec_cli.tasks.spread import WorkerDied, spread, workers_for
 
 MESH_RESOLUTION = 128
@@ -196,7 +196,7 @@ def _chores(
             copy=(int(column["copy"][row]), int(column["seed"][row])),
             source=sources_of(roots, column["source"][row]),
             digest=np.asarray(column["hash"][row]).tobytes(),
-            file=inside(out, f"{column['id'][row]}.{wanted.suffix}"),
+            file=file_of(out, column["id"][row], f".{wanted.suffix}"),
             form=form,
             resolution=wanted.resolution or natural,
             config=config,

@@ -19,7 +19,7 @@ from nf2vec_cli.tasks.look import WHITE, up_axis
 from nf2vec_cli.tasks.open_fields import Fields
 from nf2vec_cli.tasks.picture_object import PIXELS, Film, Shoot
 from nf2vec_cli.tasks.radiance_field import Renderable
-from nf2vec_cli.tasks.sources import inside, sources_of
+from nf2vec_cli.tasks.sources import file_of, sources_of
 from nf2vec_cli.tasks.turntable import require_film
 
 
@@ -46,7 +46,7 @@ def shoots(
             transform=column["transform"][row],
             source=sources_of(roots, column["source"][row]),
             digest=np.asarray(column["hash"][row]).tobytes(),
-            file=inside(out, name if suffix == "png" else f"{name}.{suffix}"),
+            file=file_of(out, name, "" if suffix == "png" else f".{suffix}"),
             suffix=suffix,
             up=up,
             config=config,

@@ -24,7 +24,7 @@ from nf2vec_cli.tasks.part_labels import Parts, PartSet
 from nf2vec_cli.tasks.part_lesson import tell_parts
 from nf2vec_cli.tasks.rebuild import Form, Shown, build
 from nf2vec_cli.tasks.reconstruct import MESH_RESOLUTION
-from nf2vec_cli.tasks.sources import inside
+from nf2vec_cli.tasks.sources import file_of
 from nf2vec_cli.tasks.spread import WorkerDied, available_cores, spread
 
 
@@ -119,7 +119,7 @@ def segment_objects(
         told = [names.parts[place].name for place in allowed]
         file = None
         if asked.out is not None:
-            file = inside(asked.out, f"{one.id}.ply")
+            file = file_of(asked.out, one.id, ".ply")
             centre, scale = transforms[one.row][:3], transforms[one.row][3]
             write_parts(points * scale + centre, within, told, file)
         shares = np.bincount(within, minlength=len(told)) / len(within)

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.store import Store
 
+LONGEST = 250  # bytes of a name that file systems take, less those of ".part"
+
 
 def roots_of(store: Store) -> tuple[Path, ...]:
     """Folders that past runs read from, the latest first."""
@@ -20,6 +22,18 @@ def roots_of(store: Store) -> tuple[Path, ...]:
 def sources_of(roots: Sequence[Path], name: str) -> tuple[Path, ...]:
     """Say where an object's source may be; what was generated has none."""
     return tuple(inside(root, name) for root in roots) if name else ()
+
+
+def file_of(folder: Path, name: str, suffix: str) -> Path:
+    """Name the file that an object of a store is written to; `inside` the folder.
+
+    Raises:
+        StoreError: its id is no name for a file, as that of a damaged store.
+    """
+    parts = f"{name}{suffix}".split("/")
+    if not name or max(len(part.encode("utf-8", "surrogatepass")) for part in parts) > LONGEST:
+        raise StoreError(f"the id {name[:80]!r} in the store is no name for a file")
+    return inside(folder, f"{name}{suffix}")
 
 
 def inside(folder: Path, name: str) -> Path:

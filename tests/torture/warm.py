@@ -175,6 +175,7 @@ def serve(folder):
             pid = os.fork()
             if not pid:
                 child(order)
+            ended.pop(pid, None)  # another had that number, some thousands of children ago
             answer = {"pid": pid}
         elif "wait" in order:
             pid = order["wait"]
