@@ -17,7 +17,7 @@ from nf2vec_cli.errors import LockedError, StoreError, UsageFault
 from nf2vec_cli.progress import Progress, Silent
 from nf2vec_cli.store.archive import Archive
 from nf2vec_cli.store.create import free_name, holds_store
-from nf2vec_cli.store.durable import PARTIAL, sync_folder
+from nf2vec_cli.store.durable import PARTIAL, sweep, sync_folder
 from nf2vec_cli.store.lock import RETRY, holder, locked, store_lock
 from nf2vec_cli.store.place import Place, place, same
 from nf2vec_cli.store.store import Store, open_store
@@ -85,6 +85,7 @@ def copy_store(
             return _pack(store, dst, teller)
         with store_lock(dst, wait=wait, make=True):
             _refuse_other(store, dst, force=force)
+            sweep(dst)  # halves of files that a killed copy left
             plan = plan_transfer(src, dst, progress=teller)
             checked = transfer(src, dst, plan, _identity(store), progress=teller)
         open_store(dst)

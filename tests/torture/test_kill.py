@@ -91,7 +91,8 @@ class Tormentor:
         gone = [] if self.victim.replaces else [n for n in was[0] if was[0][n] != now.get(n)]
         counts.lost += len(gone)
         counts.notes += [f"{where}: {what}" for what in (*gone, *found)]
-        counts.redone.append(was[1] + ended.work - done if self.victim.done else 0)
+        # a file may be whole, and not be counted yet
+        counts.redone.append(max(was[1] + ended.work - done, 0) if self.victim.done else 0)
         return now, done
 
     def _held(self, store):
