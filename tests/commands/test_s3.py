@@ -162,6 +162,24 @@ def test_shares_and_workers_write_to_the_bucket(run, folder, quick, bucket):
     assert result(run("check", f"{bucket}/shared.zarr", "--json"))["sound"]
 
 
+@pytest.mark.slow
+def test_a_cluster_works_on_a_store_in_the_bucket(run, folder, quick, bucket):
+    pytest.importorskip("ray")
+    line = ["fit", folder, "--field", "sdf", *quick[:-2], "--set", "batch=1", "--json", "--store"]
+    ray = ["--ray", "local", "--jobs", "2"]
+    paths = [f"{bucket}/{name}.zarr" for name in ("plain", "ray")]
+
+    for path, how in zip(paths, (["--jobs", "1"], ray), strict=True):
+        assert result(run(*line, path, *how))["fitted"] == 3
+        assert result(run("encode", path, *how, "--json"))["encoded"] == 3
+
+    one, other = (open_store(path) for path in paths)
+    assert (one.column("digest") == other.column("digest")).all()
+    (key,) = {key for path in paths for key in keys(open_store(path), "encoders")}
+    z = [Embeddings(store, key).read(range(3)) for store in (one, other)]
+    assert (z[0] == z[1]).all()
+
+
 def test_what_needs_a_folder_says_so(run, bucket, tmp_path):
     make_store(tmp_path / "ds.zarr", count=4)
     assert run("copy", tmp_path / "ds.zarr", f"{bucket}/ds.zarr").exit_code == 0
