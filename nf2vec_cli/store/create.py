@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from nf2vec_cli.config import SURFACE_POINTS
 from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store.codec import ARRAYS, ZSTD_LEVEL, Floats
-from nf2vec_cli.store.durable import PARTIAL
+from nf2vec_cli.store.durable import PARTIAL, disk_faults
 from nf2vec_cli.store.place import Place, open_zarr, place
 from nf2vec_cli.store.schema import (
     BESIDE,
@@ -180,13 +181,11 @@ def _refuse_foreign(path: Place) -> None:
                 f"{path} is damaged: it holds objects, and its zarr.json does not say of what kind",
                 hint=f"put {path / 'zarr.json'} back from a copy, or choose another folder",
             )
-        for entry in path.iterdir():
-            if (
-                entry.name not in (*ours, "zarr.json")
-                and not entry.name.startswith(".")
-                and PARTIAL not in entry.name
-            ):
-                raise StoreError(f"{path} is not empty: it holds {entry.name!r}")
+        with disk_faults(path, "read") if isinstance(path, Path) else nullcontext():
+            names = [entry.name for entry in path.iterdir()]
+        for name in names:
+            if name not in (*ours, "zarr.json") and name[:1] != "." and PARTIAL not in name:
+                raise StoreError(f"{path} is not empty: it holds {name!r}")
 
 
 def _may_be_group(file: Place) -> bool:
