@@ -144,7 +144,7 @@ def test_a_full_disk(warm, victims, world, disk, tell, name, times):
     for number in range(times):
         store = copied(victim, disk / f"{name}.{number}.zarr")
         held = committed(store)
-        fill(disk, left=int(rng.uniform(0, 0.8) * grown))
+        fill(disk, left=int(rng.uniform(0, 0.5) * grown))
 
         ended = warm.run(*victim.line(store))
         (disk / "filler").unlink()
