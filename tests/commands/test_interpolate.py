@@ -79,8 +79,9 @@ def test_the_way_is_the_straight_line(encoded, origin):
         z = Embeddings(store, trained.key).read([1, 2])
         between = torch.from_numpy(0.75 * z[0] + 0.25 * z[1])
         there = DecodedField(trained.module.decoder, between, "occ").values(coords)
-    np.testing.assert_allclose(quarter, there, atol=1e-5)
-    assert np.abs(start - end).max() > 1e-4
+    np.testing.assert_allclose(quarter, there, atol=2e-6)
+    for tip in (start, end):  # a hardly trained decoder gives nearly the same for all
+        assert np.abs(quarter - tip).max() > 1e-5
 
 
 @pytest.mark.parametrize(
