@@ -14,6 +14,7 @@ from nf2vec_cli.store.schema import COLUMN_CHUNK, Column
 
 Rows = NDArray[np.int64]
 T = TypeVar("T")
+Part = TypeVar("Part")
 PART = 16 << 20  # bytes of a column that are read at once
 WRITERS = 8  # arrays that are written at once: most of it is waiting for the disk
 
@@ -32,12 +33,12 @@ def spans(slots: int, column: Column) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, slots)) for start in range(0, slots, step))
 
 
-def ahead(read: Callable[..., T], parts: Iterable[tuple[int, int]]) -> Iterator[T]:
-    """Read parts in their order, each while the one before is worked on."""
+def ahead(read: Callable[[Part], T], parts: Iterable[Part]) -> Iterator[T]:
+    """Read parts in their order, each while the one before is worked on: two are in memory."""
     with ThreadPoolExecutor(1) as reader:
         before: Future[T] | None = None
         for part in parts:
-            following = reader.submit(read, *part)
+            following = reader.submit(read, part)
             if before is not None:
                 yield before.result()
             before = following

@@ -170,11 +170,7 @@ def _refuse_foreign(path: Place) -> None:
             raise StoreError(f"{path} holds a store already")
         if not _may_be_group(path / "zarr.json"):
             raise StoreError(f"{path} is not empty: its zarr.json is of no store")
-        if (path / COPYING).is_file():
-            raise StoreError(
-                f"{path} is a copy that was not finished",
-                hint=f"`nf2vec copy SOURCE {path}` goes on with it",
-            )
+        refuse_unfinished(path)
         # a run that was killed while it made a store leaves no object, and nothing is lost then
         if (path / "status" / "c").is_dir():
             raise StoreError(
@@ -186,6 +182,19 @@ def _refuse_foreign(path: Place) -> None:
         for name in names:
             if name not in (*ours, "zarr.json") and name[:1] != "." and PARTIAL not in name:
                 raise StoreError(f"{path} is not empty: it holds {name!r}")
+
+
+def refuse_unfinished(path: Place) -> None:
+    """See that a folder is no copy under way, which is no store yet.
+
+    Raises:
+        StoreError: it is.
+    """
+    if (path / COPYING).is_file():
+        raise StoreError(
+            f"{path} is a copy that was not finished",
+            hint=f"`nf2vec copy SOURCE {path}` goes on with it",
+        )
 
 
 def _may_be_group(file: Place) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.numpy import load, save
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nf2vec_cli.errors import StoreError
-from nf2vec_cli.store.blocks import Rows, grouped
+from nf2vec_cli.store.blocks import Rows, ahead, grouped
 from nf2vec_cli.store.codec import ZSTD_LEVEL, Floats
 from nf2vec_cli.store.damage import ERRORS, ROWS, damage, small
 from nf2vec_cli.store.durable import uninterrupted
@@ -263,26 +262,20 @@ class Embeddings:
     def blocks(self, rows: Rows, *, size: int = BLOCK) -> Iterator[tuple[Rows, Floats]]:
         """Yield rows that are current, rising, and their embeddings, about `size` bytes at a time.
 
-        The next block is read while the caller is at work on one, so that two are in memory.
+        The next block is read while the caller is at work on one.
         """
         rows = np.unique(np.asarray(rows, np.int64))
         chunk = int(self._values.chunks[0])
         span = max(1, size // (4 * self.size * chunk)) * chunk
 
-        def read(first: int) -> tuple[Rows, Floats]:
+        def read(place: int) -> tuple[Rows, Floats]:
+            first = place * span
             here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + span)]
             low, high = int(here[0]), int(here[-1]) + 1
             part = self._part(low, high)
             return here, part if len(part) == len(here) else part[here - low]
 
-        with ThreadPoolExecutor(1) as reader:
-            ahead: Future[tuple[Rows, Floats]] | None = None
-            for place in np.unique(rows // span):
-                current, ahead = ahead, reader.submit(read, int(place) * span)
-                if current is not None:
-                    yield current.result()
-            if ahead is not None:
-                yield ahead.result()
+        yield from ahead(read, np.unique(rows // span).tolist())
 
     def _part(self, low: int, high: int) -> Floats:
         try:

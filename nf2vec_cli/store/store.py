@@ -14,6 +14,7 @@ from nf2vec_cli.errors import StoreError
 from nf2vec_cli.store import later, lock, names, runs
 from nf2vec_cli.store.blocks import Rows, ahead, grouped, rows_of, spans, taken, together
 from nf2vec_cli.store.codec import ARRAYS, Encoded, Floats, decode, digests, encode
+from nf2vec_cli.store.create import refuse_unfinished
 from nf2vec_cli.store.damage import (
     ERRORS,
     damage,
@@ -29,7 +30,6 @@ from nf2vec_cli.store.schema import (
     BESIDE,
     COLUMN_CHUNK,
     COLUMNS,
-    COPYING,
     FORMAT,
     FORMAT_VERSION,
     LATER,
@@ -63,11 +63,7 @@ def open_store(where: str | Place, mode: str = "r", *, verify: bool = True) -> S
             f"{path} is not there", hint=f"`nf2vec fit SHAPES --field sdf --store {path}` makes it"
         )
     if not (path / "zarr.json").is_file():
-        if (path / COPYING).is_file():
-            raise StoreError(
-                f"{path} is a copy that was not finished",
-                hint=f"`nf2vec copy SOURCE {path}` goes on with it",
-            )
+        refuse_unfinished(path)
         raise StoreError(f"{path} is not a store: it has no zarr.json")
     zarrs, root = open_zarr(path, read_only=mode == "r")
     try:
@@ -174,7 +170,8 @@ class Store:
         arrays = [self.array(name) for name in names]
         wide = max((COLUMNS[name] for name in names), key=lambda column: column.width)
 
-        def read(start: int, end: int) -> tuple[int, list[NDArray[Any]]]:
+        def read(span: tuple[int, int]) -> tuple[int, list[NDArray[Any]]]:
+            start, end = span
             try:
                 return start, [np.asarray(array[start:end]) for array in arrays]
             except ERRORS as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from nf2vec_cli.models.autoencoder import AutoEncoder
 from nf2vec_cli.models.encoder import RowsEncoder, pooled
 from nf2vec_cli.models.matching import ALIGNED, correlation
 from nf2vec_cli.models.network import NetworkSpec, weight_rows
-from nf2vec_cli.store.blocks import Rows
+from nf2vec_cli.store.blocks import Rows, ahead
 from nf2vec_cli.store.codec import Floats
 from nf2vec_cli.store.place import Place
 from nf2vec_cli.store.store import Store, open_store
@@ -64,15 +63,8 @@ class ShardEncoder:
 
     def encode_all(self, shards: Iterable[Rows]) -> Iterator[Embedded]:
         """Embed shards one after another, while the next is being read."""
-        with ThreadPoolExecutor(1) as reader:
-            before = None
-            for rows in shards:
-                following = rows, reader.submit(self.read, rows)
-                if before is not None:
-                    yield self.encode(before[0], before[1].result())
-                before = following
-            if before is not None:
-                yield self.encode(before[0], before[1].result())
+        for rows, theta in ahead(lambda rows: (rows, self.read(rows)), shards):
+            yield self.encode(rows, theta)
 
 
 def encode_shard(rows: Rows, *, path: Place, key: str, device: torch.device) -> Embedded:
